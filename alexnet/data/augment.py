@@ -1,0 +1,153 @@
+"""How a packed square becomes what the net sees (paper, section 4.1), all of it a pure function of (seed, epoch, index).
+
+`index` is a picture's place in its epoch's order, so nothing depends on workers, batches or how often a run was stopped.
+Random numbers are hashes of (seed, epoch, index, what for): there is no generator state to save.
+Squares are uint8 (N, S, S, 3); what leaves is float32 (N, crop, crop, 3), mean-subtracted grey levels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from alexnet.spec import DataSpec
+
+OFFSET_Y, OFFSET_X, MIRROR, LIGHT, ORDER = range(5)  # what a random number is for
+
+
+@njit(cache=True, nogil=True)
+def _mix(x):
+    """splitmix64's finaliser: every bit of x moves every bit of the result."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+@njit(cache=True, nogil=True)
+def uniforms(seed, epoch, indices, purpose):
+    """(N,) float64 in [0, 1), one for each index."""
+    out = np.empty(indices.size, np.float64)
+    key = _mix(_mix(np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15)) + np.uint64(epoch))
+    key = _mix(key + np.uint64(purpose) * np.uint64(0x9E3779B97F4A7C15))
+    for i in range(indices.size):
+        out[i] = (_mix(key ^ _mix(np.uint64(indices[i]) + np.uint64(1))) >> np.uint64(11)) * (1.0 / (1 << 53))
+    return out
+
+
+def normals(seed: int, epoch: int, indices: np.ndarray, purpose: int) -> np.ndarray:
+    """(N, 3) float64 standard normal numbers (Box and Muller's transform of uniforms)."""
+    u = [uniforms(seed, epoch, indices, purpose + 16 * k) for k in range(1, 5)]
+    r1, r2 = (np.sqrt(-2 * np.log1p(-x)) for x in u[:2])
+    a1, a2 = 2 * np.pi * u[2], 2 * np.pi * u[3]
+    return np.stack([r1 * np.cos(a1), r1 * np.sin(a1), r2 * np.cos(a2)], axis=1)
+
+
+def epoch_order(count: int, seed: int, epoch: int, reshuffle: bool) -> np.ndarray:
+    """(count,) int64: which picture comes when in this epoch; as packed, or reshuffled."""
+    indices = np.arange(count)
+    return np.argsort(uniforms(seed, epoch, indices, ORDER), kind="stable") if reshuffle else indices
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """The one object that turns squares into net inputs, for training, evaluation, prediction and export alike.
+
+    mean (S, S, 3) float32 to subtract (constant over pixels for a channel mean); stds (3,) to divide by, ones in 2012;
+    colour_stds (3,) and colour_axes (3, 3), axes as columns over R, G, B, in grey levels.
+    """
+
+    size_px: int
+    crop_px: int
+    mean: np.ndarray
+    stds: np.ndarray
+    colour_stds: np.ndarray
+    colour_axes: np.ndarray
+
+    @property
+    def border_px(self) -> int:
+        return self.size_px - self.crop_px
+
+    def central_mean(self) -> np.ndarray:
+        """The central part of the mean image, subtracted whatever a crop's position and mirror, as in 2012."""
+        first = self.border_px // 2
+        return np.ascontiguousarray(self.mean[first : first + self.crop_px, first : first + self.crop_px])
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Offsets (N,), mirrors (N,) and colour shifts (N, 3) of a batch, and what the result is divided by."""
+
+    tops: np.ndarray
+    lefts: np.ndarray
+    mirrors: np.ndarray
+    shifts: np.ndarray
+    divisor: float = 1.0
+
+
+def training_draws(data: DataSpec, prep: Preprocessing, seed: int, epoch: int, indices: np.ndarray, relit: bool) -> Draws:
+    """What is drawn for the pictures at places `indices` of an epoch.
+
+    Offsets are uniform on {0 ... size - crop}: 33 x 33 for 224 of 256; one draw serves `draw_group` consecutive places.
+    """
+    groups = indices // data.draw_group
+    places = prep.border_px + 1
+    if data.crop:
+        tops, lefts = ((uniforms(seed, epoch, groups, p) * places).astype(np.int64) for p in (OFFSET_Y, OFFSET_X))
+    else:
+        tops = lefts = np.full(indices.size, prep.border_px // 2, np.int64)
+    mirrors = (uniforms(seed, epoch, groups, MIRROR) < 0.5) & data.mirror
+    shifts, divisor = np.zeros((indices.size, 3)), 1.0
+    if relit and data.relight != "none":
+        shifts, divisor = relighting(data, prep, normals(seed, epoch, indices, LIGHT))
+    return Draws(tops, lefts, mirrors, shifts.astype(np.float32), divisor)
+
+
+def relighting(data: DataSpec, prep: Preprocessing, normals_n3: np.ndarray) -> tuple[np.ndarray, float]:
+    """Colour shifts (N, 3) in grey levels and the divisor of the picture.
+
+    as_run: strength * z * standard deviation along each axis, the picture then divided by 1 + strength (2012 source).
+    as_published: strength * z * eigenvalue of the covariance of RGB values on [0, 1], times 255 (paper, section 4.1).
+    """
+    scale = prep.colour_stds if data.relight == "as_run" else 255 * (prep.colour_stds / 255) ** 2
+    shifts = data.relight_strength * (normals_n3 * scale) @ prep.colour_axes.T
+    return shifts, 1.0 + data.relight_strength if data.relight == "as_run" else 1.0
+
+
+def view_draws(prep: Preprocessing, count: int, view: int) -> Draws:
+    """The crop of one of the ten views: top left, top right, centre, bottom left, bottom right, then their mirror images."""
+    b = prep.border_px
+    top, left = ((0, 0), (0, b), (b // 2, b // 2), (b, 0), (b, b))[view % 5]
+    full = np.full(count, 1, np.int64)
+    return Draws(full * top, full * left, np.full(count, view >= 5), np.zeros((count, 3), np.float32))
+
+
+CENTRE_VIEW = 2
+
+
+def views(number: int) -> list[int]:
+    """The views of a test: the centre alone for 1, all of them for 10."""
+    return [CENTRE_VIEW] if number == 1 else list(range(10))
+
+
+def cut(squares_nhwc: np.ndarray, draws: Draws, prep: Preprocessing, out_nhwc: np.ndarray) -> np.ndarray:
+    """Crop, mirror, subtract the mean, relight and scale a batch into `out_nhwc` (N, crop, crop, 3) float32."""
+    scales = (1.0 / (prep.stds * draws.divisor)).astype(np.float32)
+    _cut(squares_nhwc, draws.tops, draws.lefts, draws.mirrors, prep.central_mean(), draws.shifts, scales, out_nhwc)
+    return out_nhwc
+
+
+@njit(cache=True, nogil=True)
+def _cut(squares, tops, lefts, mirrors, mean, shifts, scales, out):
+    size = out.shape[1]
+    for n in range(out.shape[0]):
+        s0, s1, s2 = shifts[n]
+        for y in range(size):
+            row = squares[n, tops[n] + y]
+            first, step = (lefts[n] + size - 1, -1) if mirrors[n] else (lefts[n], 1)
+            for x in range(size):
+                pixel = row[first + step * x]
+                out[n, y, x, 0] = (pixel[0] - mean[y, x, 0] + s0) * scales[0]
+                out[n, y, x, 1] = (pixel[1] - mean[y, x, 1] + s1) * scales[1]
+                out[n, y, x, 2] = (pixel[2] - mean[y, x, 2] + s2) * scales[2]

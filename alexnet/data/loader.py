@@ -1,0 +1,123 @@
+"""Pictures to batches, off the training thread: decode, crop, mirror, mean and relighting in threads that hold no GIL.
+
+Each thread makes whole batches; they come out in order whatever the number of threads. Buffers are recycled, so nothing is
+allocated in the steady state: a batch is valid until the next one is asked for.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from alexnet.data import augment, image
+from alexnet.data.augment import Draws, Preprocessing
+from alexnet.data.packfile import Split
+from alexnet.errors import DataError
+from alexnet.schedule import Clock
+from alexnet.spec import Spec
+
+AHEAD = 2  # batches ready beyond those in the threads' hands
+
+
+@dataclass
+class Batch:
+    """images_nchw float32, channels_last in memory; labels int64 (N,); `epoch` it belongs to (training only)."""
+
+    images_nchw: torch.Tensor
+    labels: torch.Tensor
+    epoch: int = 0
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which pictures make a batch, and how each is cut."""
+
+    pictures: np.ndarray
+    draws: Draws
+    epoch: int = 0
+
+
+@dataclass
+class Slot:
+    squares_nhwc: np.ndarray
+    crops_nhwc: np.ndarray
+
+
+def batches(split: Split, prep: Preprocessing, jobs: Iterable[Job], batch: int, workers: int) -> Iterator[Batch]:
+    """The batches of `jobs` in order. Raises DataError for a picture that does not decode, naming it."""
+    size, crop = split.size_px, prep.crop_px
+    slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
+    for _ in range(workers + AHEAD + 1):
+        slots.put(Slot(np.empty((batch, size, size, 3), np.uint8), np.empty((batch, crop, crop, 3), np.float32)))
+
+    def make(job: Job, slot: Slot) -> Batch:
+        count = job.pictures.size
+        for i, picture in enumerate(job.pictures):
+            read(split, int(picture), slot.squares_nhwc[i])
+        crops = augment.cut(slot.squares_nhwc[:count], job.draws, prep, slot.crops_nhwc[:count])
+        labels = torch.from_numpy(split.labels[job.pictures].astype(np.int64))
+        return Batch(torch.from_numpy(crops).permute(0, 3, 1, 2), labels, job.epoch)
+
+    yield from _in_order(make, iter(jobs), slots, workers)
+
+
+def _in_order(make: Callable, jobs: Iterator[Job], slots: queue.SimpleQueue, workers: int) -> Iterator[Batch]:
+    """`make(job, slot)` for every job, up to `workers` at a time, results in order; a slot returns after its batch's use."""
+    if workers == 0:
+        slot = slots.get()
+        yield from (make(job, slot) for job in jobs)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
+    waiting: deque = deque()
+    try:
+        while True:
+            while len(waiting) < workers + AHEAD and (job := next(jobs, None)) is not None:
+                slot = slots.get()
+                waiting.append((pool.submit(make, job, slot), slot))
+            if not waiting:
+                return
+            future, slot = waiting.popleft()
+            yield future.result()
+            slots.put(slot)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def read(split: Split, picture: int, out_hwc: np.ndarray) -> None:
+    """The stored square of one picture into `out_hwc` (S, S, 3) uint8."""
+    if split.encoding == "raw":
+        out_hwc[:] = split.pixels(picture)
+        return
+    try:
+        if image.decode_jpeg(split.image_bytes(picture), out_hwc).shape != out_hwc.shape:
+            raise DataError("of another size")
+    except DataError as error:
+        raise DataError(f"picture {split.key(picture)} of the pack is damaged ({error}); run alexnet verify") from None
+
+
+def training_jobs(spec: Spec, prep: Preprocessing, count: int, clock: Clock) -> Iterator[Job]:
+    """The batches of a run from step `clock.step` to its end; the last batch of an epoch may be smaller, as in 2012."""
+    size, seed = spec.run.batch, spec.run.seed
+    order_of_epoch = (-1, None)
+    for step in range(clock.step, clock.total_steps):
+        epoch, first = step // clock.steps_per_epoch, step % clock.steps_per_epoch * size
+        if order_of_epoch[0] != epoch:
+            order_of_epoch = (epoch, augment.epoch_order(count, seed, epoch, spec.data.reshuffle))
+        places = np.arange(first, min(first + size, count))
+        now = Clock(step, clock.steps_per_epoch, clock.total_steps)
+        relit = not now.reached(spec.data.relight_until)
+        draws = augment.training_draws(spec.data, prep, seed, epoch, places, relit)
+        yield Job(order_of_epoch[1][places], draws, epoch)
+
+
+def view_jobs(prep: Preprocessing, count: int, batch: int, views: list[int]) -> Iterator[Job]:
+    """Every picture once for each view: all views of a batch of pictures, then the next batch of pictures."""
+    for first in range(0, count, batch):
+        pictures = np.arange(first, min(first + batch, count))
+        yield from (Job(pictures, augment.view_draws(prep, pictures.size, view)) for view in views)

@@ -1,0 +1,113 @@
+"""Exact evaluation: every picture counted once, one or ten views, one net or a weighted ensemble.
+
+Softmax outputs are averaged over views, then over nets (paper, sections 4.1 and 6). Errors are sums divided once. Ties are
+split as the 2012 tool did: a label tied with others for the last places gets its share of them, so a net that answers
+the same for everything scores like chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from alexnet.data import augment, loader
+from alexnet.data.augment import Preprocessing
+from alexnet.data.packfile import Split
+from alexnet.errors import DataError, UsageError
+
+
+@dataclass(frozen=True)
+class Member:
+    """One net of an ensemble, with its own preprocessing and its weight in the average."""
+
+    net: nn.Module
+    prep: Preprocessing
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how the net computes."""
+
+    device: torch.device
+    precision: str = "fp32"
+    workers: int = 2
+    batch: int = 128
+
+    def autocast(self):
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def predictions(member: Member, split: Split, views: int, machine: Machine) -> Iterator[Tensor]:
+    """Softmax averaged over the views, (N, classes) float32 on the CPU, batch by batch in packed order."""
+    chosen = augment.views(views)
+    jobs = loader.view_jobs(member.prep, len(split), machine.batch, chosen)
+    batches = loader.batches(split, member.prep, jobs, machine.batch, machine.workers)
+    member.net.eval()
+    with torch.inference_mode():
+        total = None
+        for i, batch in enumerate(batches):
+            with machine.autocast():
+                logits = member.net(batch.images_nchw.to(machine.device))
+            part = torch.softmax(logits.float(), dim=1)
+            total = part if i % len(chosen) == 0 else total + part
+            if i % len(chosen) == len(chosen) - 1:
+                yield (total / len(chosen)).cpu()
+
+
+def errors(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
+    """(N,) float64: 1 minus the credit for having the label among the k most probable; ties share the places they fill."""
+    of_label = probabilities.gather(1, labels[:, None])
+    above = (probabilities > of_label).sum(1)
+    equal = (probabilities == of_label).sum(1)
+    credit = ((k - above) / equal.clamp(min=1)).clamp(0, 1).double()
+    return 1 - credit
+
+
+def evaluate(
+    members: list[Member],
+    split: Split,
+    views: int,
+    machine: Machine,
+    classes: list[str],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict:
+    """{"top1_error", "top5_error", "images", "views", "classes": per class} as fractions.
+
+    Raises DataError for an empty split or probabilities that are not finite.
+    """
+    if len(split) == 0:
+        raise DataError("there are no pictures to evaluate on: the pack has no val split; pack with --val-fraction 0.1")
+    if views not in (1, 10):
+        raise UsageError(f"--views {views}: 1 (centre) or 10 (corners, centre and their mirror images)")
+    labels = torch.from_numpy(split.labels.astype(np.int64))
+    top1, top5, done = [], [], 0
+    streams = [predictions(member, split, views, machine) for member in members]
+    whole = sum(member.weight for member in members)
+    for parts in zip(*streams, strict=True):
+        mean = sum(member.weight / whole * part for member, part in zip(members, parts, strict=True))
+        if not torch.isfinite(mean).all():
+            raise DataError("the net's outputs are not finite: its weights are damaged or it diverged")
+        batch_labels = labels[done : done + len(mean)]
+        top1.append(errors(mean, batch_labels, 1))
+        top5.append(errors(mean, batch_labels, 5))
+        done += len(mean)
+        progress(done, len(split))
+    assert done == len(split), f"{done} of {len(split)} pictures were scored"
+    return _report(torch.cat(top1), torch.cat(top5), labels, views, classes)
+
+
+def _report(top1: Tensor, top5: Tensor, labels: Tensor, views: int, classes: list[str]) -> dict:
+    rows = []
+    for i, name in enumerate(classes):
+        mine = labels == i
+        count = int(mine.sum())
+        rates = [float(wrong[mine].sum()) / count if count else None for wrong in (top1, top5)]
+        rows.append({"class": name, "images": count, "top1_error": rates[0], "top5_error": rates[1]})
+    count = len(labels)
+    result = {"top1_error": float(top1.sum()) / count, "top5_error": float(top5.sum()) / count}
+    return {**result, "images": count, "views": views, "classes": rows}

@@ -1,0 +1,178 @@
+"""The door to the response norms: every caller imports this file, which picks the backend and can say why.
+
+Local response norm (section 3.3 of the paper), over channels:   y_c = x_c * (k + alpha / size * sum x_j^2) ^ -beta,
+j in [c - size // 2, c - size // 2 + size), cut at the border of the channels (or of the tower, with `groups`).
+Spatial response norm (in the 2012 run, after layer 2's): the same within one map, size x size pixels, alpha / size^2.
+The divisor is always the full window, also at the border. Where the scale is 0 (k = 0, silent window), y and its
+gradient are 0.
+
+Backends: "reference" (plain PyTorch, any device and type), "numba" (CPU, float32 and bfloat16; stores nothing but x).
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from alexnet.errors import UsageError
+from alexnet.kernels.threads import over_rows
+
+BACKENDS = ("reference", "numba")
+COMPILED_TYPES = (torch.float32, torch.bfloat16)
+ROWS_PER_PIECE = 256  # about 0.1 ms of work: below it a thread costs more than it brings
+_forced: ContextVar[str | None] = ContextVar("lrn_backend", default=None)
+
+
+@contextmanager
+def use(backend: str) -> Iterator[None]:
+    """Force a backend inside the `with`; UsageError for an unknown name, or later where it can not serve the input."""
+    if backend not in BACKENDS:
+        raise UsageError(f"response norm backend {backend!r} does not exist; use one of {', '.join(BACKENDS)}")
+    token = _forced.set(backend)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def chosen(device: torch.device | str, dtype: torch.dtype) -> tuple[str, str]:
+    """(backend, reason) for inputs of this device and type; UsageError if the forced one can not serve them."""
+    device, forced = torch.device(device), _forced.get()
+    obstacle = _obstacle_to_numba(device, dtype)
+    if forced == "numba" and obstacle:
+        raise UsageError(f"response norm backend 'numba' was asked for, but {obstacle}; use 'reference'")
+    if forced:
+        return forced, "asked for"
+    if obstacle:
+        return "reference", obstacle
+    return "numba", f"compiled loops for {dtype} on the CPU"
+
+
+def _obstacle_to_numba(device: torch.device, dtype: torch.dtype) -> str:
+    if device.type != "cpu":
+        return f"the compiled loops run on the CPU, not on {device.type}"
+    if dtype not in COMPILED_TYPES:
+        return f"the compiled loops take float32 and bfloat16, not {dtype}"
+    return "" if find_spec("numba") else "numba is not installed"
+
+
+def local_response_norm(
+    x_nchw: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, *, groups: int = 1
+) -> Tensor:
+    """Response norm over `size` neighbouring channels of (N, C, ...), as torch.nn.functional.local_response_norm.
+
+    `groups`: the channels are that many equal towers, one after the other, and no window leaves its tower.
+    The compiled backend answers in channels_last. UsageError for a shape or number that makes no sense.
+    """
+    _check(x_nchw, size, alpha, k)
+    if x_nchw.dim() < 3 or groups < 1 or x_nchw.shape[1] % groups:
+        given = f"shape {tuple(x_nchw.shape)}, groups={groups}"
+        raise UsageError(f"local_response_norm needs (N, C, ...) with C a multiple of groups, not {given}")
+    if chosen(x_nchw.device, x_nchw.dtype)[0] == "reference":
+        return channels_reference(x_nchw, size, alpha, beta, k, groups)
+    channels = x_nchw.shape[1] // groups  # a pixel's towers lie one after the other: to the loops, each is a row
+    before, length = _window(size, channels)
+    numbers = (channels, before, length, *map(np.float32, (k, alpha / size, beta)))
+    return _compiled(x_nchw, "channels", x_nchw.numel() // max(channels, 1), ROWS_PER_PIECE, numbers)
+
+
+def spatial_response_norm(x_nchw: Tensor, size: int, alpha: float, beta: float, k: float = 1.0) -> Tensor:
+    """Response norm of (N, C, H, W) over size x size pixels of the same map; as `local_response_norm` otherwise."""
+    _check(x_nchw, size, alpha, k)
+    if x_nchw.dim() != 4:
+        raise UsageError(f"spatial_response_norm needs (N, C, H, W), not shape {tuple(x_nchw.shape)}")
+    if chosen(x_nchw.device, x_nchw.dtype)[0] == "reference":
+        return spatial_reference(x_nchw, size, alpha, beta, k)
+    n, c, h, w = x_nchw.shape
+    before, length = _window(size, max(h, w))
+    numbers = (h, w, c, before, length, *map(np.float32, (k, alpha / size**2, beta)))
+    return _compiled(x_nchw, "map", n * _channel_blocks(c) if h * w else 0, 1, numbers)
+
+
+def channels_reference(x_nchw: Tensor, size: int, alpha: float, beta: float, k: float, groups: int = 1) -> Tensor:
+    """The formula over channels in plain PyTorch; float16 and bfloat16 are computed in float32."""
+    wide = x_nchw.to(torch.promote_types(x_nchw.dtype, torch.float32))
+    n, c, *rest = x_nchw.shape
+    squares_ncp = wide.reshape(n * groups, c // groups, *rest).flatten(2).square()
+    padded = F.pad(squares_ncp, (0, 0, size // 2, size - 1 - size // 2))
+    sums = padded.unfold(1, size, 1).sum(-1).reshape(x_nchw.shape)
+    return (wide * _power(k + alpha / size * sums, -beta)).to(x_nchw.dtype)
+
+
+def spatial_reference(x_nchw: Tensor, size: int, alpha: float, beta: float, k: float) -> Tensor:
+    """The formula within a map in plain PyTorch."""
+    wide = x_nchw.to(torch.promote_types(x_nchw.dtype, torch.float32))
+    before, after = size // 2, size - 1 - size // 2
+    padded = F.pad(wide.square(), (before, after, before, after))
+    sums = padded.unfold(2, size, 1).unfold(3, size, 1).sum((-1, -2))
+    return (wide * _power(k + alpha / size**2 * sums, -beta)).to(x_nchw.dtype)
+
+
+def _power(scale: Tensor, exponent: float) -> Tensor:
+    """scale ^ exponent, and 0 with gradient 0 where the scale is 0 (the two `where` keep inf out of the gradient)."""
+    silent = scale == 0
+    return torch.where(silent, 0, torch.where(silent, 1, scale) ** exponent)
+
+
+def _check(x: Tensor, size: int, alpha: float, k: float) -> None:
+    if not x.is_floating_point():
+        raise UsageError(f"a response norm needs floating point numbers, not {x.dtype}")
+    if size < 1 or alpha < 0 or k < 0:
+        given = f"size={size}, alpha={alpha}, k={k}"
+        raise UsageError(f"a response norm needs size >= 1, alpha >= 0 and k >= 0, not {given}")
+
+
+def _window(size: int, extent: int) -> tuple[int, int]:
+    """(places before the centre, length) of a window that reaches no further than `extent`, which changes no sum."""
+    reach = max(extent - 1, 0)
+    before = min(size // 2, reach)
+    return before, before + 1 + min(size - 1 - size // 2, reach)
+
+
+def _channel_blocks(channels: int) -> int:
+    from alexnet.kernels.lrn_numba import CHANNEL_BLOCK
+
+    return -(-channels // CHANNEL_BLOCK)
+
+
+def _compiled(x_nchw: Tensor, norm: str, units: int, at_least: int, numbers: tuple) -> Tensor:
+    """Run the loops `norm`_forward / `norm`_backward of lrn_numba over `units` pieces of work, channels last."""
+    from alexnet.kernels import lrn_numba  # imports numba (0.4 s): only when first needed
+
+    def launch(direction: str, *tensors: Tensor) -> None:
+        loop, arrays = getattr(lrn_numba, f"{norm}_{direction}"), [_flat(t) for t in tensors]
+        over_rows(lambda first, last: loop(*arrays, first, last, *numbers), units, at_least)
+
+    return _Compiled.apply(x_nchw.movedim(1, -1).contiguous(), launch).movedim(-1, 1)
+
+
+def _flat(t: Tensor) -> np.ndarray:
+    """The tensor's memory as a flat array; bfloat16 as its bits, numpy has no such type."""
+    t = t.detach().view(-1)
+    return (t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy()
+
+
+class _Compiled(torch.autograd.Function):
+    """Channels last in and out; keeps x alone for the backward pass, and nothing where no gradient is wanted."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, launch: Callable[..., None]) -> Tensor:
+        y = torch.empty_like(x)
+        launch("forward", x, y)
+        ctx.save_for_backward(x)
+        ctx.launch = launch
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        dx = torch.empty_like(x)
+        ctx.launch("backward", x, g.contiguous(), dx)
+        return dx, None

@@ -1,0 +1,60 @@
+"""What a run tells: one progress line on the terminal, one JSON object a line in metrics.jsonl.
+
+The file is cut back to the byte where a checkpoint left it when a run resumes, so lines are neither lost nor doubled.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+TTY = sys.stderr.isatty
+
+
+def say(text: str) -> None:
+    """A line of progress or explanation; standard output is kept for results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def duration(time_s: float) -> str:
+    """12 s, 3 min 20 s, 2 h 05 min."""
+    minutes, seconds = divmod(round(time_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"
+
+
+class Metrics:
+    """metrics.jsonl of a run, appended to; `nbytes` is where it stands."""
+
+    def __init__(self, path: Path, nbytes: int = 0):
+        self.path = path
+        self.file = open(path, "ab")  # noqa: SIM115 - closed by close()
+        self.file.truncate(nbytes)
+        self.nbytes = nbytes
+
+    def write(self, **record) -> None:
+        line = json.dumps(record).encode() + b"\n"
+        self.file.write(line)
+        self.file.flush()
+        self.nbytes += len(line)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """All records of a metrics.jsonl; a half-written last line is left out."""
+    lines = path.read_bytes().split(b"\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def progress_line(record: dict, left_s: float) -> str:
+    """The line a person watches: where the run is, how well, how fast, how long still."""
+    return (
+        f"step {record['step']:>6,}  epoch {record['epoch']:6.2f}  loss {record['loss']:.4f}  "
+        f"error {100 * record['train_error']:5.1f} %  {record['images_per_s']:7.1f} images/s  "
+        f"data wait {100 * record['data_wait']:3.0f} %  {duration(left_s)} left"
+    )

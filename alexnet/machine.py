@@ -1,0 +1,68 @@
+"""What was chosen on this machine, and why: device, precision, threads, allocator."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+
+import torch
+
+from alexnet.errors import UsageError
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4
+
+
+def keep_freed_memory() -> None:
+    """glibc keeps freed memory instead of giving it back: page faults otherwise cost up to a third of a step."""
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_MAX, 0)
+    libc.mallopt(M_TRIM_THRESHOLD, ctypes.c_int(2**31 - 1))
+
+
+def device(name: str) -> tuple[torch.device, str]:
+    """(device, reason). Raises UsageError for one that is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda"), f"auto: {torch.cuda.get_device_name()} is there"
+        return torch.device("cpu"), "auto: no CUDA device is there"
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: auto, cpu, cuda or cuda:N") from None
+    if chosen.type not in ("cpu", "cuda") or (chosen.type == "cuda" and not torch.cuda.is_available()):
+        raise UsageError(f"--device {name} is not available here; use auto or cpu")
+    return chosen, "asked for"
+
+
+def precision(name: str, on: torch.device) -> tuple[str, str]:
+    """(fp32 or bf16, reason): bf16 where the machine multiplies it in hardware."""
+    if name != "auto":
+        return name, "asked for"
+    if on.type == "cuda":
+        return ("bf16", "auto: the GPU has it") if torch.cuda.is_bf16_supported() else ("fp32", "auto: no bf16 on this GPU")
+    if torch.cpu._is_amx_tile_supported():
+        return "bf16", "auto: this CPU has AMX"
+    return "fp32", "auto: this CPU has no AMX, where bf16 would be slower"
+
+
+def versions() -> dict:
+    """What a result depends on, for run folders and rows of results."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "cpu": cpu_name(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+    }
+
+
+def cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"

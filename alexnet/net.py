@@ -1,0 +1,191 @@
+"""AlexNet and every variant that a NetSpec can say, as one flat list of named layers.
+
+The names are the author's: conv1 ... conv5, rnorm1 (over maps), cnorm2 (same map), pool1, fc6, fc7, fc8; relu1, drop6.
+Two towers are one grouped convolution: tower a's maps come first, then b's. `AlexNet.forward` runs the layers in order,
+so any activation can be taken by name (`until="fc7"`), and `layer_table` counts what each one holds and costs.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.errors import UsageError
+from alexnet.layers import Dropout, Flatten, LocalConv2d, LocalResponseNorm, OverhangConv2d, SpatialResponseNorm
+from alexnet.spec import ConvSpec, NetSpec
+
+ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid}
+CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+SIXTH = ConvSpec(256, 3, padding_px=1, sigma=0.03, bias=1)  # run 146's: over the last pooling layer
+
+
+class AlexNet(nn.Module):
+    """The net of a NetSpec. Input (N, 3, crop_px, crop_px) mean-subtracted pixels in grey levels; output (N, classes)."""
+
+    def __init__(self, spec: NetSpec, seed: int = 0):
+        super().__init__()
+        self.spec = spec
+        for name, layer in _layers(spec):
+            self.add_module(name, layer)
+        initialise(self, seed)
+
+    def forward(self, images_nchw: Tensor, until: str | None = None) -> Tensor:
+        """Logits (N, classes), or the output of the layer named `until`."""
+        if until is not None and until not in self._modules:
+            raise UsageError(f"this net has no layer {until!r}; its layers: {', '.join(self._modules)}")
+        x = images_nchw
+        for name, layer in self._modules.items():
+            x = layer(x)
+            if name == until:
+                break
+        return x
+
+
+def _convolutions(spec: NetSpec) -> list[tuple[str, ConvSpec]]:
+    convs = [(name, getattr(spec, name)) for name in CONVS if getattr(spec, name) is not None]
+    return convs + ([("conv6", SIXTH)] if spec.sixth_conv else [])
+
+
+def _groups(spec: NetSpec, name: str, first: bool) -> int:
+    """Towers see only themselves, except where they talk; the picture itself is seen by all."""
+    return 1 if first or name in spec.talk or name == "conv6" else spec.towers
+
+
+def _layers(spec: NetSpec):
+    """(name, module) in the order of the forward pass."""
+    channels, size_px = 3, spec.crop_px
+    for i, (name, conv) in enumerate(_convolutions(spec)):
+        module = _convolution(spec, name, conv, channels, size_px, first=i == 0)
+        channels, size_px = conv.channels, _conv_out_px(conv, size_px, name)
+        yield name, module
+        for kind in conv.then:
+            layer = _follower(spec, kind, channels, name[4:])
+            size_px = _pool_out_px(spec, size_px, name) if kind in ("pool", "avgpool") else size_px
+            if layer is not None:
+                yield layer
+    yield "flat", Flatten()
+    yield from _dense_layers(spec, channels * size_px**2)
+
+
+def _convolution(spec: NetSpec, name: str, conv: ConvSpec, channels: int, size_px: int, first: bool) -> nn.Module:
+    groups = _groups(spec, name, first)
+    if channels % groups or conv.channels % groups or conv.channels % spec.towers:
+        raise UsageError(f"{name}: {channels} inputs and {conv.channels} maps do not divide into {spec.towers} towers")
+    if conv.local:
+        return LocalConv2d(channels, conv.channels, conv.kernel_px, conv.padding_px, size_px)
+    options = {"stride": conv.stride, "padding": conv.padding_px, "groups": groups}
+    if conv.overhang_px:
+        return OverhangConv2d(channels, conv.channels, conv.kernel_px, overhang_px=conv.overhang_px, **options)
+    return nn.Conv2d(channels, conv.channels, conv.kernel_px, **options)
+
+
+def _follower(spec: NetSpec, kind: str, channels: int, number: str) -> tuple[str, nn.Module] | None:
+    """The layer that a word of ConvSpec.then or DenseSpec.then stands for; None where it is switched off."""
+    pool = {"kernel_size": spec.pool.size_px, "stride": spec.pool.stride, "ceil_mode": spec.pool.ceil}
+    if kind == "act":
+        return f"{spec.activation}{number}", ACTIVATIONS[spec.activation]()
+    if kind == "pool":
+        return f"pool{number}", nn.MaxPool2d(**pool)
+    if kind == "avgpool":
+        return f"pool{number}", nn.AvgPool2d(**pool, count_include_pad=False)
+    if kind == "lrn":
+        groups = spec.towers if spec.lrn and spec.lrn.span == "tower" else 1
+        return (f"rnorm{number}", LocalResponseNorm(spec.lrn, groups)) if spec.lrn else None
+    if kind == "rnorm":
+        return (f"cnorm{number}", SpatialResponseNorm(spec.rnorm)) if spec.rnorm else None
+    if kind == "bn":
+        return f"bn{number}", (nn.BatchNorm2d if int(number) <= 5 else nn.BatchNorm1d)(channels)
+    if kind == "drop":
+        return (f"drop{number}", Dropout(spec.dropout, spec.dropout_inverted)) if spec.dropout else None
+    raise UsageError(f"{kind!r} is no layer; known: act, lrn, rnorm, bn, pool, avgpool, drop")
+
+
+def _dense_layers(spec: NetSpec, inputs: int):
+    for name in ("fc6", "fc7"):
+        dense = getattr(spec, name)
+        if dense is None:
+            continue
+        yield from filter(None, (_follower(spec, kind, inputs, name[2:]) for kind in dense.before))
+        yield name, nn.Linear(inputs, dense.outputs)
+        yield from filter(None, (_follower(spec, kind, dense.outputs, name[2:]) for kind in dense.then))
+        inputs = dense.outputs
+    yield "fc8", nn.Linear(inputs, spec.classes)
+
+
+def _conv_out_px(conv: ConvSpec, size_px: int, name: str) -> int:
+    out_px = (size_px + 2 * conv.padding_px + conv.overhang_px - conv.kernel_px) // conv.stride + 1
+    if out_px < 1:
+        raise UsageError(f"{name}: a {conv.kernel_px}-pixel kernel does not fit into {size_px} pixels")
+    return out_px
+
+
+def _pool_out_px(spec: NetSpec, size_px: int, name: str) -> int:
+    pool = spec.pool
+    steps = (size_px - pool.size_px) / pool.stride
+    out_px = (math.ceil(steps) if pool.ceil else math.floor(steps)) + 1
+    if out_px < 1:
+        raise UsageError(f"the pooling after {name} does not fit into {size_px} pixels; use a larger net.crop_px")
+    return out_px
+
+
+@torch.no_grad()
+def initialise(net: AlexNet, seed: int) -> None:
+    """Weights and biases from (spec, seed): N(0, sigma) and constants (paper, section 5), PyTorch's own, or He's.
+
+    Uses its own generator and draws in the order of the layers, so equal seeds give equal nets everywhere.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    for name, layer in net.named_children():
+        if not isinstance(layer, nn.Conv2d | nn.Linear | LocalConv2d):
+            continue
+        sigma, bias = _sigma_and_bias(net.spec, name)
+        fan_in = layer.weight.shape[1] if isinstance(layer, LocalConv2d) else layer.weight[0].numel()
+        if net.spec.init == "torch":  # torch.nn's default: uniform within 1/sqrt(fan in), weights and biases
+            layer.weight.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
+            layer.bias.uniform_(-(fan_in**-0.5), fan_in**-0.5, generator=generator)
+            continue
+        layer.weight.normal_(0, math.sqrt(2 / fan_in) if net.spec.init == "he" else sigma, generator=generator)
+        layer.bias.fill_(bias)
+
+
+def _sigma_and_bias(spec: NetSpec, name: str) -> tuple[float, float]:
+    if name == "fc8":
+        return spec.fc8_sigma, spec.fc8_bias
+    layer = SIXTH if name == "conv6" else getattr(spec, name)
+    return layer.sigma, layer.bias
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One line of the layer table; `shape` without the batch, `macs` multiply-adds of one forward pass of one picture."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    macs: int
+
+
+def layer_table(net: AlexNet) -> list[LayerRow]:
+    """What every layer puts out, holds and costs; sizes by running the net on one black picture."""
+    rows, x = [], torch.zeros(1, 3, net.spec.crop_px, net.spec.crop_px)
+    was_training = net.training
+    net.eval()
+    with torch.inference_mode():
+        for name, layer in net.named_children():
+            x = layer(x)
+            shape = tuple(x.shape[1:])
+            parameters = sum(p.numel() for p in layer.parameters())
+            weight = getattr(layer, "weight", None)
+            rows.append(LayerRow(name, type(layer).__name__, shape, parameters, _macs(layer, weight, shape)))
+    net.train(was_training)
+    return rows
+
+
+def _macs(layer: nn.Module, weight: Tensor | None, shape: tuple[int, ...]) -> int:
+    if isinstance(layer, LocalConv2d | nn.Linear):
+        return weight.numel()
+    return weight.numel() * shape[1] * shape[2] if isinstance(layer, nn.Conv2d) else 0

@@ -1,0 +1,101 @@
+"""Does it learn? Looks at the first steps of a run and says, within the first minute, what is wrong and what to change.
+
+"Loss stays at 6.9" is the commonest complaint about AlexNet from scratch: dead units, vanishing updates or a rate that is
+too high all look alike from the loss alone, ln(classes). Here each has its own measurement, as the 2012 tool printed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from alexnet.net import AlexNet
+from alexnet.sgd import Sgd
+
+LOOKS = (5, 20, 50, 100, 200, 400, 800)  # steps after which a look is taken
+GLUED = 0.01  # a loss within 1 % of ln(classes) has learnt nothing
+LATE = 200  # steps after which a glued loss is a stall rather than a slow start
+DEAD, VANISHING, EXPLODING = 0.9, 1e-6, 0.1
+
+
+@dataclass(frozen=True)
+class Look:
+    """loss and ln(classes); share of dead units per activation layer; |update| / |weight| per layer."""
+
+    step: int
+    loss: float
+    chance_loss: float
+    dead_share: dict[str, float]
+    update_ratio: dict[str, float]
+
+    @property
+    def glued(self) -> bool:
+        return abs(self.loss / self.chance_loss - 1) < GLUED
+
+
+def due(step: int) -> bool:
+    return step in LOOKS
+
+
+@torch.no_grad()
+def look(net: AlexNet, sgd: Sgd, images_nchw: Tensor, loss: float, step: int) -> Look:
+    """One look at a net in training; a few pictures are enough to see units that are dead for all of them."""
+    dead, x = {}, images_nchw[:32]
+    was_training = net.training
+    net.eval()
+    for name, layer in net.named_children():
+        x = layer(x)
+        if isinstance(layer, nn.ReLU):
+            dead[name] = _dead_share(x)
+    net.train(was_training)
+    ratios = {}
+    for name, velocity in sgd.velocities.items():
+        if name.endswith(".weight"):
+            ratios[name.removesuffix(".weight")] = _ratio(velocity, sgd.parameters[name])
+    return Look(step, loss, math.log(net.spec.classes), dead, ratios)
+
+
+def _dead_share(x: Tensor) -> float:
+    """The share of units (maps, or dense units) that are zero for every picture and place."""
+    return float((x.flatten(2).amax((0, 2)) if x.ndim == 4 else x.amax(0)).le(0).float().mean())
+
+
+def _ratio(velocity: Tensor, weight: Tensor) -> float:
+    return float(velocity.abs().mean() / weight.abs().mean().clamp(min=1e-30))
+
+
+def advice(seen: Look) -> list[str]:
+    """What is wrong and what to change, most likely cause first; empty while all is well."""
+    lines = []
+    if seen.loss > 3 * seen.chance_loss:
+        lines.append(f"the loss is far above chance ({seen.chance_loss:.2f}): the rate is too high. Try --set sgd.rate=0.001")
+    fast = [name for name, ratio in seen.update_ratio.items() if ratio > EXPLODING]
+    if fast and seen.step > 1:
+        lines.append(f"{', '.join(fast)} change by over a tenth a step: the rate is too high. Divide sgd.rate by 10")
+    if not seen.glued:
+        return lines
+    dead = [f"{name} ({100 * share:.0f} %)" for name, share in seen.dead_share.items() if share > DEAD]
+    if dead:
+        lines.append(f"units dead for every picture: {', '.join(dead)}. Lower sgd.rate, or give the layer before a bias of 1")
+    slow = [name for name, ratio in seen.update_ratio.items() if 0 < ratio < VANISHING]
+    if slow:
+        hint = " ".join(f"--set net.{name}.sigma=0.03" for name in slow if name.startswith("conv"))
+        lines.append(f"updates of {', '.join(slow)} are vanishing. Start with larger weights: {hint or '--set net.init=he'}")
+    if not lines and seen.step >= LATE:
+        lines.append("no layer is dead or frozen, but nothing is learnt: check the labels, or try --set net.init=he")
+    return lines
+
+
+def message(seen: Look) -> str | None:
+    """What to print after a look: nothing while learning, the state and its cure while the loss sits at chance."""
+    lines = advice(seen)
+    if not lines and not seen.glued:
+        return None
+    state = f"after {seen.step} steps the loss is {seen.loss:.3f}"
+    if seen.glued:
+        state += f", still that of guessing (ln {math.exp(seen.chance_loss):.0f} = {seen.chance_loss:.3f})"
+        state += "; this start has stalled" if seen.step >= LATE else "; the first hundred steps often look so"
+    return "\n".join([f"{'warning: ' if lines else ''}{state}", *(f"  - {line}" for line in lines)])

@@ -1,0 +1,212 @@
+"""The decode gate: each kind of picture gives the pixels it shows, everything else a short reason."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from alexnet.data import image
+from alexnet.errors import DataError
+
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+def saved(picture: Image.Image, file_format: str, **options) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    """A picture JPEG keeps well: gradients in each channel."""
+    y, x = np.mgrid[0:height, 0:width].astype(float)
+    return np.stack([255 * x / width, 255 * y / height, 255 * (x + y) / (width + height)], axis=-1).astype(np.uint8)
+
+
+def plain(mode: str, colour, file_format: str, **options) -> bytes:
+    return saved(Image.new(mode, (6, 4), colour), file_format, **options)
+
+
+def half_transparent_palette() -> bytes:
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([255, 0, 0, 0, 255, 0])
+    picture.putdata([0, 1])
+    return saved(picture, "PNG", transparency=1)
+
+
+def grey_16(file_format: str) -> bytes:
+    return saved(Image.fromarray(np.full((4, 6), 0x4C80, np.uint16)), file_format)
+
+
+MODES = {
+    "RGB png": (plain("RGB", RED, "PNG"), RED),
+    "RGB webp": (plain("RGB", RED, "WEBP", lossless=True), RED),
+    "RGB bmp": (plain("RGB", RED, "BMP"), RED),
+    "RGB ppm": (plain("RGB", RED, "PPM"), RED),
+    "RGB tiff": (plain("RGB", RED, "TIFF"), RED),
+    "grey": (plain("L", 77, "PNG"), (77, 77, 77)),
+    "grey jpeg": (plain("L", 77, "JPEG"), (77, 77, 77)),
+    "one bit": (plain("1", 1, "PNG"), WHITE),
+    "palette gif": (plain("P", 0, "GIF"), (0, 0, 0)),
+    "CMYK jpeg": (plain("CMYK", (255, 0, 0, 0), "JPEG", quality=100), (0, 255, 255)),
+    "half transparent": (plain("RGBA", (255, 0, 0, 0), "PNG"), WHITE),
+    "RGBA": (plain("RGBA", (0, 0, 0, 51), "PNG"), (204, 204, 204)),
+    "LA": (plain("LA", (0, 51), "PNG"), (204, 204, 204)),
+    "16-bit png": (grey_16("PNG"), (0x4C, 0x4C, 0x4C)),
+    "16-bit tiff": (grey_16("TIFF"), (0x4C, 0x4C, 0x4C)),
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_each_mode_shows_its_colour(name):
+    data, expected = MODES[name]
+    pixels = image.decode(data)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (4, 6, 3)
+    assert np.abs(pixels.astype(int) - expected).max() <= ("jpeg" in name.lower())
+
+
+def test_transparent_palette_entry_is_white():
+    assert image.decode(half_transparent_palette()).tolist() == [[[255, 0, 0], [255, 255, 255]]]
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.new("RGB", (5, 5), colour) for colour in (RED, (0, 0, 255))]
+    data = saved(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    assert (image.decode(data) == RED).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation):
+    upright = smooth(24, 40)
+    turned = {1: upright, 2: upright[:, ::-1], 3: upright[::-1, ::-1], 4: upright[::-1], 5: upright.transpose(1, 0, 2)}
+    turned |= {6: np.rot90(upright, 1), 7: np.rot90(upright, 2).transpose(1, 0, 2), 8: np.rot90(upright, -1)}
+    exif = Image.Exif()
+    exif[image.EXIF_ORIENTATION] = orientation
+    data = saved(Image.fromarray(np.ascontiguousarray(turned[orientation])), "PNG", exif=exif)
+    np.testing.assert_array_equal(image.decode(data), upright)
+
+
+def test_exif_orientation_of_a_jpeg():
+    exif = Image.Exif()
+    exif[image.EXIF_ORIENTATION] = 6
+    stored = Image.fromarray(np.ascontiguousarray(np.rot90(smooth(32, 64))))
+    pixels = image.decode(saved(stored, "JPEG", quality=98, exif=exif))
+    assert np.abs(pixels.astype(int) - smooth(32, 64)).mean() < 3
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_fast_path_gives_the_pixels_of_pillow(options):
+    data = saved(Image.fromarray(smooth(50, 70)), "JPEG", quality=80, **options)
+    np.testing.assert_array_equal(image.decode(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    )
+
+
+def jpeg_that_claims(width: int, height: int) -> bytes:
+    data = saved(Image.fromarray(smooth(32, 32)), "JPEG")
+    at = data.index(b"\xff\xc0") + 5
+    return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
+
+
+JPEG = saved(Image.fromarray(smooth(64, 64)), "JPEG")
+PNG = saved(Image.fromarray(smooth(64, 64)), "PNG")
+REFUSED = {
+    "zero bytes": (b"", "empty"),
+    "text": (b"hello, this is no picture", "not a picture"),
+    "one byte": (b"P", "not a picture"),
+    "web page": (b"<!DOCTYPE html><html>", "web page"),
+    "git-lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a picture"),
+    "jpeg start only": (b"\xff\xd8\xff", "damaged JPEG"),
+    "truncated jpeg": (JPEG[: len(JPEG) // 2], "damaged JPEG"),
+    "jpeg without its last bytes": (JPEG[:-2], "damaged JPEG"),
+    "truncated png": (PNG[: len(PNG) // 2], "damaged PNG"),
+    "16 MP square bomb": (png_that_claims(20_000, 20_000), "too many pixels"),
+    "bomb below Pillow's own guard": (png_that_claims(8_100, 8_100), "too many pixels"),
+    "lying jpeg header": (jpeg_that_claims(9_000, 9_000), "too many pixels"),
+    "no pixels": (png_that_claims(0, 5), "damaged PNG"),
+    "float tiff": (saved(Image.new("F", (4, 4), 0.5), "TIFF"), "no faithful 8-bit form"),
+    "32-bit tiff": (saved(Image.new("I", (4, 4), 70_000), "TIFF"), "no faithful 8-bit form"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_a_short_reason(name):
+    data, reason = REFUSED[name]
+    with pytest.raises(DataError, match=reason) as caught:
+        image.decode(data)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pytest undoes the filter that image.py sets
+def test_mutated_files_never_raise_anything_else():
+    rng = np.random.default_rng(0)
+    outcomes = {True: 0, False: 0}
+    for data in [JPEG, PNG, MODES["16-bit tiff"][0], MODES["palette gif"][0], MODES["RGB webp"][0]] * 60:
+        damaged = bytearray(data)
+        for at in rng.integers(4, len(damaged), 5):
+            damaged[at] = rng.integers(256)
+        try:
+            outcomes[image.decode(bytes(damaged)).shape[2] == 3] += 1
+        except DataError:
+            outcomes[False] += 1
+    assert outcomes[False] > 60
+
+
+def test_max_pixels_is_the_callers():
+    with pytest.raises(DataError, match="too many pixels"):
+        image.decode(PNG, max_pixels=64 * 64 - 1)
+    assert image.decode(PNG, max_pixels=64 * 64).shape == (64, 64, 3)
+
+
+def test_size_of_reads_the_header():
+    assert image.size_of(png_that_claims(30, 20)) == (20, 30)
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (256, 301), (300, 256)])
+def test_square_is_a_plain_cut_where_no_scaling_is_needed(shape):
+    picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    top, left = (shape[0] - 256) // 2, (shape[1] - 256) // 2
+    np.testing.assert_array_equal(image.square(picture), picture[top : top + 256, left : left + 256])
+
+
+@pytest.mark.parametrize("shape", [(512, 640), (600, 512), (1, 50), (50, 1), (97, 131), (2048, 2048)])
+def test_square_keeps_a_constant_and_the_size(shape):
+    squared = image.square(np.full((*shape, 3), 93, np.uint8))
+    assert squared.shape == (256, 256, 3)
+    assert (squared == 93).all()
+
+
+def test_square_equals_scaling_first_and_cutting_second():
+    picture = np.random.default_rng(1).integers(0, 256, (512, 768, 3), np.uint8)
+    whole = np.asarray(Image.fromarray(picture).resize((384, 256), Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(image.square(picture), whole[:, 64:320])
+
+
+def test_square_shrinks_without_aliasing():
+    """A one-pixel chequerboard is grey from afar; a filter that skips pixels would leave black and white."""
+    board = np.indices((1024, 1024)).sum(0) % 2 * 255
+    squared = image.square(np.repeat(board[..., None], 3, axis=2).astype(np.uint8), 64)
+    assert np.abs(squared.astype(int) - 127.5).max() < 3
+
+
+def test_encode_jpeg_is_deterministic_and_close():
+    picture = smooth(256, 256)
+    data = image.encode_jpeg(picture)
+    assert data == image.encode_jpeg(np.asfortranarray(picture))
+    assert np.abs(image.decode_jpeg(data).astype(int) - picture).mean() < 1.5
+    with pytest.raises(DataError, match="damaged"):
+        image.decode_jpeg(data[:-100])
