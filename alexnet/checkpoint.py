@@ -44,7 +44,9 @@ def sync_folder(folder: Path) -> None:
 
 
 def publish(path: Path, write) -> str:
-    """`write(temporary path)`, fsync, rename to `path`; returns the sha256. Raises MachineError; `path` is never half-written."""
+    """`write(temporary path)`, fsync, rename to `path`; returns the sha256. Raises MachineError; `path` is never
+    half-written.
+    """
     temporary = path.with_name(f".tmp-{path.name}")
     try:
         write(temporary)
@@ -56,7 +58,9 @@ def publish(path: Path, write) -> str:
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         free_mb = shutil.disk_usage(path.parent).free // 2**20
-        raise MachineError(f"cannot write {path}: {error}\n{free_mb:,} MB are free there; nothing older was touched") from None
+        raise MachineError(
+            f"cannot write {path}: {error}\n{free_mb:,} MB are free there; nothing older was touched"
+        ) from None
     return digest
 
 
@@ -114,9 +118,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict]:
 
 
 def save_model(path: Path, tensors: dict[str, Tensor], passport: dict) -> None:
-    """model.safetensors: weights, mean image and, as metadata, the passport (spec, classes, preprocessing, accuracy)."""
+    """model.safetensors: weights, mean image and, as metadata, the passport (spec, classes, preprocessing,
+    accuracy).
+    """
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
-    metadata = {name: json.dumps(value) for name, value in passport.items()}
+    metadata = {"alexnet": json.dumps(passport)}  # one entry: safetensors writes several in a random order
     publish(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
@@ -124,7 +130,7 @@ def load_model(path: Path) -> tuple[dict[str, Tensor], dict]:
     """(tensors, passport) of a model file. Raises CheckpointError for anything that is not one."""
     try:
         with safe_open(path, framework="pt") as file:
-            passport = {name: json.loads(value) for name, value in (file.metadata() or {}).items()}
+            passport = json.loads((file.metadata() or {}).get("alexnet", "{}"))
         tensors = load_file(path)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"{path} is not a readable model file ({error})") from None

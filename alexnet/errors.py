@@ -1,6 +1,7 @@
 """What can go wrong through a user's or a machine's fault, each kind with its exit code.
 
-Messages are one or two lines: what was given, what is allowed, what to do next. `__main__` prints them without a traceback.
+Messages are one or two lines: what was given, what is allowed, what to do next. `__main__` prints them without a
+traceback.
 """
 
 

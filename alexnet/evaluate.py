@@ -1,8 +1,8 @@
 """Exact evaluation: every picture counted once, one or ten views, one net or a weighted ensemble.
 
-Softmax outputs are averaged over views, then over nets (paper, sections 4.1 and 6). Errors are sums divided once. Ties are
-split as the 2012 tool did: a label tied with others for the last places gets its share of them, so a net that answers
-the same for everything scores like chance.
+Softmax outputs are averaged over views, then over nets (paper, sections 4.1 and 6). Errors are sums divided once.
+Ties are split as the 2012 tool did: a label tied with others for the last places gets its share of them, so a net
+that answers the same for everything scores like chance.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ def predictions(member: Member, split: Split, views: int, machine: Machine) -> I
 
 
 def errors(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
-    """(N,) float64: 1 minus the credit for having the label among the k most probable; ties share the places they fill."""
+    """(N,) float64: 1 minus the credit for having the label among the k most probable; ties share the places they
+    fill.
+    """
     of_label = probabilities.gather(1, labels[:, None])
     above = (probabilities > of_label).sum(1)
     equal = (probabilities == of_label).sum(1)

@@ -1,4 +1,5 @@
-"""The small modules AlexNet is made of, beyond what torch.nn has. Activations are (N, C, H, W), channels_last in memory.
+"""The small modules AlexNet is made of, beyond what torch.nn has. Activations are (N, C, H, W), channels_last in
+memory.
 
 The response norms call the door `kernels/lrn.py`; everything else is a few lines of PyTorch.
 """

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
-
-TTY = sys.stderr.isatty
 
 
 def say(text: str) -> None:
@@ -58,3 +57,46 @@ def progress_line(record: dict, left_s: float) -> str:
         f"error {100 * record['train_error']:5.1f} %  {record['images_per_s']:7.1f} images/s  "
         f"data wait {100 * record['data_wait']:3.0f} %  {duration(left_s)} left"
     )
+
+
+class Meter:
+    """Times the loop: images per second and the share of it spent waiting for pictures, without evaluations and
+    saves.
+    """
+
+    def __init__(self) -> None:
+        self.start = self.mark = self.last_save = time.perf_counter()
+        self.wait_s = self.work_s = self.total_s = 0.0
+        self.images = self.total_images = 0
+
+    def got_batch(self) -> None:
+        now = time.perf_counter()
+        self.wait_s += now - self.mark
+        self.mark = now
+
+    def did_step(self, images: int) -> None:
+        now = time.perf_counter()
+        self.work_s += now - self.mark
+        self.images += images
+        self.mark = now
+
+    def pause(self, do) -> None:
+        do()
+        self.mark = time.perf_counter()
+
+    def saved(self) -> None:
+        self.last_save = time.perf_counter()
+
+    @property
+    def since_save_s(self) -> float:
+        return time.perf_counter() - self.last_save
+
+    def read(self) -> dict:
+        """{"images_per_s", "data_wait"} since the last reading."""
+        span_s = max(self.wait_s + self.work_s, 1e-9)
+        rates = {"images_per_s": self.images / span_s, "data_wait": self.wait_s / span_s}
+        self.total_s += span_s
+        self.total_images += self.images
+        self.wait_s = self.work_s = 0.0
+        self.images = 0
+        return rates

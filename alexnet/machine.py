@@ -42,7 +42,11 @@ def precision(name: str, on: torch.device) -> tuple[str, str]:
     if name != "auto":
         return name, "asked for"
     if on.type == "cuda":
-        return ("bf16", "auto: the GPU has it") if torch.cuda.is_bf16_supported() else ("fp32", "auto: no bf16 on this GPU")
+        return (
+            ("bf16", "auto: the GPU has it")
+            if torch.cuda.is_bf16_supported()
+            else ("fp32", "auto: no bf16 on this GPU")
+        )
     if torch.cpu._is_amx_tile_supported():
         return "bf16", "auto: this CPU has AMX"
     return "fp32", "auto: this CPU has no AMX, where bf16 would be slower"

@@ -23,7 +23,9 @@ SIXTH = ConvSpec(256, 3, padding_px=1, sigma=0.03, bias=1)  # run 146's: over th
 
 
 class AlexNet(nn.Module):
-    """The net of a NetSpec. Input (N, 3, crop_px, crop_px) mean-subtracted pixels in grey levels; output (N, classes)."""
+    """The net of a NetSpec. Input (N, 3, crop_px, crop_px) mean-subtracted pixels in grey levels; output (N,
+    classes).
+    """
 
     def __init__(self, spec: NetSpec, seed: int = 0):
         super().__init__()
@@ -160,7 +162,9 @@ def _sigma_and_bias(spec: NetSpec, name: str) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One line of the layer table; `shape` without the batch, `macs` multiply-adds of one forward pass of one picture."""
+    """One line of the layer table; `shape` without the batch, `macs` multiply-adds of one forward pass of one
+    picture.
+    """
 
     name: str
     kind: str

@@ -1,11 +1,25 @@
-"""The presets: each returns a full Spec. Numbers are those of the paper, of the 2012 layer files, or of the named tool."""
+"""The presets: each returns a full Spec. Numbers are those of the paper, of the 2012 layer files, or of the named
+tool.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from alexnet.spec import ConvSpec, DataSpec, DenseSpec, Duration, LrnSpec, NetSpec, PoolSpec, RnormSpec, RunSpec
-from alexnet.spec import ScheduleSpec, SgdSpec, Spec
+from alexnet.spec import (
+    ConvSpec,
+    DataSpec,
+    DenseSpec,
+    Duration,
+    LrnSpec,
+    NetSpec,
+    PoolSpec,
+    RnormSpec,
+    RunSpec,
+    ScheduleSpec,
+    SgdSpec,
+    Spec,
+)
 
 NAMES = (
     "as_run",
@@ -127,7 +141,9 @@ def owt2014(classes: int = 1000) -> Spec:
 
 
 def torchvision(classes: int = 1000) -> Spec:
-    """torchvision's AlexNet: the 2014 column without LRN, padding 2, dropout before fc6 and fc7, PyTorch's initialisation."""
+    """torchvision's AlexNet: the 2014 column without LRN, padding 2, dropout before fc6 and fc7, PyTorch's
+    initialisation.
+    """
     net = NetSpec(
         conv1=ConvSpec(64, 11, stride=4, padding_px=2, then=("act", "pool")),
         conv2=ConvSpec(192, 5, padding_px=2, then=("act", "pool")),
@@ -166,7 +182,9 @@ def modern(classes: int = 1000) -> Spec:
 
 
 def cifar_quick(classes: int = 10) -> Spec:
-    """The four-layer net of figure 1's kind (cuda-convnet's "26 % in 80 seconds" file): three convolutions, one dense."""
+    """The four-layer net of figure 1's kind (cuda-convnet's "26 % in 80 seconds" file): three convolutions, one
+    dense.
+    """
     net = NetSpec(
         conv1=ConvSpec(32, 5, padding_px=2, then=("act", "pool"), sigma=0.0001),
         conv2=ConvSpec(32, 5, padding_px=2, then=("act", "avgpool")),
@@ -183,7 +201,9 @@ def cifar_quick(classes: int = 10) -> Spec:
     )
     drops = ScheduleSpec("steps", steps=("80%:0.0001", "90%:0.00001"))
     bias_drops = ScheduleSpec("steps", steps=("80%:0.0002", "90%:0.00002"))
-    sgd = SgdSpec(0.001, 0.002, weight_decay=0.004, decays=("fc6:0.03", "fc8:0.03"), schedule=drops, bias_schedule=bias_drops)
+    sgd = SgdSpec(
+        0.001, 0.002, weight_decay=0.004, decays=("fc6:0.03", "fc8:0.03"), schedule=drops, bias_schedule=bias_drops
+    )
     data = DataSpec(draw_group=1, crop=False, mirror=False, relight="none", reshuffle=True)
     return Spec("cifar_quick", net, data, sgd, RunSpec(length=Duration(25, "ep")))
 

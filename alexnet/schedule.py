@@ -1,7 +1,7 @@
 """The learning rate as a pure function of the step (and, for the plateau rule, of the validation errors seen so far).
 
-progress p = step / total_steps in [0, 1); r the base rate, T = factor, n = count. The formulas are those of the 2012 and
-2014 layer files; plateau is the paper's section 5; cosine and one-cycle serve `modern`.
+progress p = step / total_steps in [0, 1); r the base rate, T = factor, n = count. The formulas are those of the 2012
+and 2014 layer files; plateau is the paper's section 5; cosine and one-cycle serve `modern`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Clock:
     def reached(self, when: Duration) -> bool:
         return self.step >= when.steps(self.steps_per_epoch, self.total_steps)
 
-    def progress(self, start: Duration = Duration(0, "st")) -> float:
+    def progress(self, start: Duration) -> float:
         """0 at `start`, 1 at the end of the run."""
         first = start.steps(self.steps_per_epoch, self.total_steps)
         return min(1.0, max(0.0, (self.step - first) / max(1, self.total_steps - first)))

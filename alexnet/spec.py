@@ -1,8 +1,9 @@
 """A run is a value: frozen dataclasses that say everything about a net, its data, its updates and its run.
 
-A preset is a function that returns a full `Spec`; `change(spec, ["net.lrn.k=1"])` alters single fields by name, typed by
-the dataclass. The resolved spec is written into every run folder, checkpoint and model file (`to_dict`, `from_dict`).
-The presets themselves live in `presets.py`; they are re-exported here, so `alexnet.spec.as_run(classes=10)` works.
+A preset is a function that returns a full `Spec`; `change(spec, ["net.lrn.k=1"])` alters single fields by name, typed
+by the dataclass. The resolved spec is written into every run folder, checkpoint and model file (`to_dict`,
+`from_dict`). The presets themselves live in `presets.py`; they are re-exported here, so
+`alexnet.spec.as_run(classes=10)` works.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class Duration:
 
 @dataclass(frozen=True)
 class LrnSpec:
-    """Local response norm: x * (k + alpha' * sum of squares over `size` maps) ** -beta, alpha' = alpha / size if divided."""
+    """Local response norm: x * (k + alpha' * sum of squares over `size` maps) ** -beta, alpha' = alpha / size if
+    divided.
+    """
 
     size: int = 5
     alpha: float = 1e-4

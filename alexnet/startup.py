@@ -1,7 +1,8 @@
 """Does it learn? Looks at the first steps of a run and says, within the first minute, what is wrong and what to change.
 
-"Loss stays at 6.9" is the commonest complaint about AlexNet from scratch: dead units, vanishing updates or a rate that is
-too high all look alike from the loss alone, ln(classes). Here each has its own measurement, as the 2012 tool printed.
+"Loss stays at 6.9" is the commonest complaint about AlexNet from scratch: dead units, vanishing updates or a rate
+that is too high all look alike from the loss alone, ln(classes). Here each has its own measurement, as the 2012 tool
+printed.
 """
 
 from __future__ import annotations
@@ -71,19 +72,25 @@ def advice(seen: Look) -> list[str]:
     """What is wrong and what to change, most likely cause first; empty while all is well."""
     lines = []
     if seen.loss > 3 * seen.chance_loss:
-        lines.append(f"the loss is far above chance ({seen.chance_loss:.2f}): the rate is too high. Try --set sgd.rate=0.001")
+        lines.append(
+            f"the loss is far above chance ({seen.chance_loss:.2f}): the rate is too high. Try --set sgd.rate=0.001"
+        )
     fast = [name for name, ratio in seen.update_ratio.items() if ratio > EXPLODING]
-    if fast and seen.step > 1:
+    if fast and seen.loss > 1.1 * seen.chance_loss:
         lines.append(f"{', '.join(fast)} change by over a tenth a step: the rate is too high. Divide sgd.rate by 10")
     if not seen.glued:
         return lines
     dead = [f"{name} ({100 * share:.0f} %)" for name, share in seen.dead_share.items() if share > DEAD]
     if dead:
-        lines.append(f"units dead for every picture: {', '.join(dead)}. Lower sgd.rate, or give the layer before a bias of 1")
+        lines.append(
+            f"units dead for every picture: {', '.join(dead)}. Lower sgd.rate, or give the layer before a bias of 1"
+        )
     slow = [name for name, ratio in seen.update_ratio.items() if 0 < ratio < VANISHING]
     if slow:
         hint = " ".join(f"--set net.{name}.sigma=0.03" for name in slow if name.startswith("conv"))
-        lines.append(f"updates of {', '.join(slow)} are vanishing. Start with larger weights: {hint or '--set net.init=he'}")
+        lines.append(
+            f"updates of {', '.join(slow)} are vanishing. Start with larger weights: {hint or '--set net.init=he'}"
+        )
     if not lines and seen.step >= LATE:
         lines.append("no layer is dead or frozen, but nothing is learnt: check the labels, or try --set net.init=he")
     return lines

@@ -8,33 +8,28 @@ ends with the same bytes: a checkpoint is weights, velocities and a handful of n
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import threading
-import time
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet import __version__, checkpoint, machine, schedule, spec as spec_module, startup
+from alexnet import checkpoint, machine, runs, schedule, startup
 from alexnet.data import loader
 from alexnet.data.augment import Preprocessing
 from alexnet.data.packfile import Pack
-from alexnet.errors import AlexnetError, DataError, UsageError
+from alexnet.errors import AlexnetError, UsageError
 from alexnet.evaluate import Machine, Member, evaluate
-from alexnet.log import Metrics, duration, progress_line, read_metrics, say
+from alexnet.log import Meter, Metrics, duration, progress_line, say
 from alexnet.net import AlexNet
 from alexnet.schedule import Clock, Plateau
 from alexnet.sgd import Sgd
-from alexnet.spec import Spec
-
-FREE_TO_CHANGE = ("workers", "keep", "checkpoint_every", "checkpoint_minutes", "log_every")  # without changing a bit
+from alexnet.spec import Duration, Spec
 
 
 class NonFinite(AlexnetError):
@@ -68,51 +63,7 @@ class State:
     plateau: Plateau = field(default_factory=Plateau)
     window: Window = field(default_factory=Window)
     train_loss: float = math.nan
-
-
-def preprocessing(spec: Spec, pack: Pack) -> Preprocessing:
-    """The pack's statistics as the spec uses them. Raises UsageError if the crop does not fit the pack's squares."""
-    if spec.net.crop_px > pack.size_px:
-        raise UsageError(f"the net takes {spec.net.crop_px} px and the pack holds {pack.size_px} px: pack with a larger --size")
-    means = {
-        "image": pack.mean_image,
-        "channel": np.broadcast_to(np.float32(pack.channel_means), pack.mean_image.shape),
-        "none": np.zeros_like(pack.mean_image),
-    }
-    stds = np.sqrt((pack.colour_axes**2 * pack.colour_stds**2).sum(1)) if spec.data.divide_by_std else np.ones(3)
-    mean = np.ascontiguousarray(means[spec.data.mean], np.float32)
-    return Preprocessing(pack.size_px, spec.net.crop_px, mean, stds, pack.colour_stds, pack.colour_axes)
-
-
-def open_run(run: Path, spec: Spec, pack: Pack) -> dict:
-    """run.json of a new run, or of one to go on with. Raises if the folder belongs to other data or another spec."""
-    path = run / "run.json"
-    resolved = spec_module.to_dict(spec)
-    if not path.exists():
-        if any(entry.name != ".lock" for entry in run.iterdir()):
-            raise UsageError(f"{run} holds files but no run; give another --run or an empty folder")
-        record = {"spec": resolved, "data": {"path": str(pack.path), "fingerprint": pack.fingerprint, "classes": pack.classes}}
-        record |= {"versions": {"alexnet": __version__, **machine.versions()}}
-        checkpoint.write_json(path, record)
-        return record
-    try:
-        record = json.loads(path.read_text())
-        before, fingerprint = record["spec"], record["data"]["fingerprint"]
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(f"{path} is not readable as a run's record; give another --run") from None
-    if fingerprint != pack.fingerprint:
-        raise DataError(f"{run} was trained on other data ({record['data']['path']}); give another --run or that data")
-    differing = [name for name in _differences(before, resolved) if name not in {f"run.{f}" for f in FREE_TO_CHANGE}]
-    if differing:
-        raise UsageError(f"{run} is a run with other settings ({', '.join(differing)}); give another --run or the same settings")
-    return record
-
-
-def _differences(a, b, prefix: str = "") -> list[str]:
-    """Dotted names of the fields in which two spec records differ."""
-    if not (isinstance(a, dict) and isinstance(b, dict)):
-        return [] if a == b else [prefix[:-1]]
-    return [name for key in a.keys() | b.keys() for name in _differences(a.get(key), b.get(key), f"{prefix}{key}.")]
+    result: dict | None = None  # of the latest evaluation, with its step
 
 
 def resume(state: State, run: Path, device: torch.device) -> int:
@@ -130,7 +81,10 @@ def resume(state: State, run: Path, device: torch.device) -> int:
         torch.set_num_threads(record["threads"])
         say(f"using {record['threads']} threads, as the run did before, so that it goes on bit for bit")
     if record["torch"] != torch.__version__:
-        say(f"warning: this run was begun under torch {record['torch']}, now {torch.__version__}: not bit for bit the same")
+        say(
+            f"warning: this run was begun under torch {record['torch']}, now it is {torch.__version__}:"
+            " the rest will not be bit for bit the same"
+        )
     say(f"going on after step {record['step']:,}")
     return record["metrics_nbytes"]
 
@@ -181,7 +135,9 @@ def stopping():
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
-    kept = {s: signal.signal(s, lambda number, _: asked.update(code=128 + number)) for s in (signal.SIGTERM, signal.SIGINT)}
+    kept = {
+        s: signal.signal(s, lambda number, _: asked.update(code=128 + number)) for s in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
         yield asked
     finally:
@@ -190,22 +146,23 @@ def stopping():
 
 
 def train(spec: Spec, pack: Pack, run: Path, stop_at: int | None = None) -> dict:
-    """Trains `spec` on `pack` in folder `run`, from its newest checkpoint if it has one; returns the last line's record.
+    """Trains `spec` on `pack` in folder `run`, from its newest checkpoint if it has one; returns the last line's
+    record.
 
     `stop_at` saves and stops after that step, as a signal would. Raises UsageError, DataError, CheckpointError,
     MachineError, NonFinite, and Stopped after a signal.
     """
     run.mkdir(parents=True, exist_ok=True)
     with checkpoint.locked(run), stopping() as asked:
-        record = open_run(run, spec, pack)
+        runs.open_run(run, spec, pack)
         if (run / "model.safetensors").exists():
             say(f"{run} is finished; evaluate it, or give another --run")
-            return _last_record(run)
+            return runs.last_record(run)
         state, place = prepare(spec, pack)
         metrics = Metrics(run / "metrics.jsonl", resume(state, run, place.device))
         try:
             _loop(state, pack, run, place, metrics, asked, stop_at)
-            return finish(state, pack, run, place, metrics, record)
+            return finish(state, pack, run, place, metrics)
         finally:
             metrics.close()
 
@@ -225,12 +182,15 @@ def prepare(spec: Spec, pack: Pack) -> tuple[State, Machine]:
     sgd = Sgd.of(net, spec.sgd)
     schedule.check(spec.sgd, sgd.layers)
     place = Machine(device, precision, spec.run.workers, spec.run.batch)
-    say(f"{sum(p.numel() for p in net.parameters()):,} parameters; {count:,} pictures, {total:,} steps of {spec.run.batch}")
+    parameters = sum(p.numel() for p in net.parameters())
+    say(f"{parameters:,} parameters; {count:,} pictures, {total:,} steps of {spec.run.batch}")
     return State(spec, net, sgd, Clock(0, per_epoch, total)), place
 
 
-def _loop(state: State, pack: Pack, run: Path, place: Machine, metrics: Metrics, asked: dict, stop_at: int | None) -> None:
-    spec, prep, split = state.spec, preprocessing(state.spec, pack), pack.splits["train"]
+def _loop(
+    state: State, pack: Pack, run: Path, place: Machine, metrics: Metrics, asked: dict, stop_at: int | None
+) -> None:
+    spec, prep, split = state.spec, runs.preprocessing(state.spec, pack), pack.splits["train"]
     jobs = loader.training_jobs(spec, prep, len(split), state.clock)
     meter = Meter()
     for batch in loader.batches(split, prep, jobs, spec.run.batch, spec.run.workers):
@@ -238,7 +198,9 @@ def _loop(state: State, pack: Pack, run: Path, place: Machine, metrics: Metrics,
         images, labels = batch.images_nchw.to(place.device), batch.labels.to(place.device)
         loss, wrong = step(state, images, labels, place.autocast)
         count = len(labels)
-        state.window = Window(state.window.loss_sum + loss * count, state.window.wrong + wrong, state.window.images + count)
+        state.window = Window(
+            state.window.loss_sum + loss * count, state.window.wrong + wrong, state.window.images + count
+        )
         meter.did_step(count)
         if startup.due(state.clock.step):
             _look(state, images, loss, metrics)
@@ -255,51 +217,10 @@ def _loop(state: State, pack: Pack, run: Path, place: Machine, metrics: Metrics,
             raise Stopped(stop)
 
 
-def due(every: spec_module.Duration, clock: Clock) -> bool:
+def due(every: Duration, clock: Clock) -> bool:
     """Whether something that happens `every` so often happens after this step; the last step counts."""
     interval = max(1, every.steps(clock.steps_per_epoch, clock.total_steps))
     return clock.step % interval == 0 or clock.step == clock.total_steps
-
-
-class Meter:
-    """Times the loop: images per second and the share of it spent waiting for pictures, without evaluations and saves."""
-
-    def __init__(self) -> None:
-        self.start = self.mark = self.last_save = time.perf_counter()
-        self.wait_s = self.work_s = self.total_s = 0.0
-        self.images = self.total_images = 0
-
-    def got_batch(self) -> None:
-        now = time.perf_counter()
-        self.wait_s += now - self.mark
-        self.mark = now
-
-    def did_step(self, images: int) -> None:
-        now = time.perf_counter()
-        self.work_s += now - self.mark
-        self.images += images
-        self.mark = now
-
-    def pause(self, do) -> None:
-        do()
-        self.mark = time.perf_counter()
-
-    def saved(self) -> None:
-        self.last_save = time.perf_counter()
-
-    @property
-    def since_save_s(self) -> float:
-        return time.perf_counter() - self.last_save
-
-    def read(self) -> dict:
-        """{"images_per_s", "data_wait"} since the last reading."""
-        span_s = max(self.wait_s + self.work_s, 1e-9)
-        rates = {"images_per_s": self.images / span_s, "data_wait": self.wait_s / span_s}
-        self.total_s += span_s
-        self.total_images += self.images
-        self.wait_s = self.work_s = 0.0
-        self.images = 0
-        return rates
 
 
 def _look(state: State, images: Tensor, loss: float, metrics: Metrics) -> None:
@@ -324,67 +245,31 @@ def _log(state: State, metrics: Metrics, meter: Meter) -> None:
     state.window = Window()
 
 
-def _evaluate(state: State, pack: Pack, prep: Preprocessing, place: Machine, metrics: Metrics) -> dict:
+def _evaluate(state: State, pack: Pack, prep: Preprocessing, place: Machine, metrics: Metrics) -> None:
     result = evaluate([Member(state.net, prep)], pack.splits["val"], 1, place, pack.classes)
     state.net.train()
     state.plateau = state.plateau.after(result["top1_error"], state.spec.sgd.schedule)
-    epoch = state.clock.step / state.clock.steps_per_epoch
     del result["classes"]
-    metrics.write(step=state.clock.step, epoch=epoch, drops=state.plateau.drops, **result)
+    state.result = {"step": state.clock.step, **result}
+    epoch = state.clock.step / state.clock.steps_per_epoch
+    metrics.write(epoch=epoch, drops=state.plateau.drops, **state.result)
     top1, top5 = 100 * result["top1_error"], 100 * result["top5_error"]
     say(f"epoch {epoch:.2f}: validation error {top1:.2f} % (top-5 {top5:.2f} %), one view")
-    return result
 
 
-def finish(state: State, pack: Pack, run: Path, place: Machine, metrics: Metrics, record: dict) -> dict:
+def finish(state: State, pack: Pack, run: Path, place: Machine, metrics: Metrics) -> dict:
     """The last evaluation, model.safetensors, and the record a run ends with."""
-    prep = preprocessing(state.spec, pack)
-    summary = {"step": state.clock.step, "epoch": state.clock.step / state.clock.steps_per_epoch}
-    summary |= {"train_loss": state.train_loss, "top1_error": None, "top5_error": None}
+    prep, step = runs.preprocessing(state.spec, pack), state.clock.step
+    summary = {"step": step, "epoch": step / state.clock.steps_per_epoch, "train_loss": state.train_loss}
     accuracy = None
     if len(pack.splits["val"]):
-        result = evaluate([Member(state.net, prep)], pack.splits["val"], 1, place, pack.classes)
-        accuracy = {k: result[k] for k in ("top1_error", "top5_error", "images", "views")}
+        if state.result is None or state.result["step"] != step:  # stopped between the last step and here
+            _evaluate(state, pack, prep, place, metrics)
+        accuracy = {k: state.result[k] for k in ("top1_error", "top5_error", "images", "views")}
         accuracy |= {"fingerprint": pack.fingerprint, "precision": place.precision}
-        summary |= {k: result[k] for k in ("top1_error", "top5_error")}
-    summary |= _speed(run)
+    summary |= {k: accuracy[k] if accuracy else None for k in ("top1_error", "top5_error")} | runs.speed(run)
     metrics.write(summary=summary)
-    checkpoint.save_model(run / "model.safetensors", model_tensors(state.net, prep), passport(state, pack, prep, accuracy))
+    passport = runs.passport(state.spec, step, pack, prep, accuracy)
+    checkpoint.save_model(run / "model.safetensors", runs.model_tensors(state.net, prep), passport)
     say(f"done in {duration(summary['time_s'])}: {run / 'model.safetensors'}")
     return summary
-
-
-def model_tensors(net: AlexNet, prep: Preprocessing) -> dict[str, Tensor]:
-    return {**net.state_dict(), "preprocessing.mean": torch.from_numpy(prep.mean)}
-
-
-def passport(state: State, pack: Pack, prep: Preprocessing, accuracy: dict | None) -> dict:
-    """What a model file says about itself; nothing in it depends on when or how often a run was stopped."""
-    numbers = {"size_px": prep.size_px, "stds": prep.stds.tolist()}
-    numbers |= {"colour_stds": prep.colour_stds.tolist(), "colour_axes": prep.colour_axes.tolist()}
-    fields = dict.fromkeys(FREE_TO_CHANGE)
-    resolved = spec_module.to_dict(state.spec)
-    resolved["run"] = {name: value for name, value in resolved["run"].items() if name not in fields}
-    return {
-        "format": "alexnet 1",
-        "spec": resolved,
-        "classes": pack.classes,
-        "preprocessing": numbers,
-        "accuracy": accuracy,
-        "trained": {"step": state.clock.step, "fingerprint": pack.fingerprint},
-    }
-
-
-def _speed(run: Path) -> dict:
-    """Median images/s of the logged steps, and the training time they add up to."""
-    steps = [r for r in read_metrics(run / "metrics.jsonl") if "images_per_s" in r]
-    if not steps:
-        return {"images_per_s": None, "time_s": 0.0}
-    per_step = [b["step"] - a["step"] for a, b in zip([{"step": 0}, *steps], steps, strict=False)]
-    batch = json.loads((run / "run.json").read_text())["spec"]["run"]["batch"]
-    time_s = sum(n * batch / r["images_per_s"] for n, r in zip(per_step, steps, strict=True))
-    return {"images_per_s": float(np.median([r["images_per_s"] for r in steps])), "time_s": time_s}
-
-
-def _last_record(run: Path) -> dict:
-    return next(r["summary"] for r in reversed(read_metrics(run / "metrics.jsonl")) if "summary" in r)

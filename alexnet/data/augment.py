@@ -1,8 +1,9 @@
-"""How a packed square becomes what the net sees (paper, section 4.1), all of it a pure function of (seed, epoch, index).
+"""How a packed square becomes what the net sees (paper, section 4.1), all of it a pure function of (seed, epoch,
+index).
 
-`index` is a picture's place in its epoch's order, so nothing depends on workers, batches or how often a run was stopped.
-Random numbers are hashes of (seed, epoch, index, what for): there is no generator state to save.
-Squares are uint8 (N, S, S, 3); what leaves is float32 (N, crop, crop, 3), mean-subtracted grey levels.
+`index` is a picture's place in its epoch's order, so nothing depends on workers, batches or how often a run was
+stopped. Random numbers are hashes of (seed, epoch, index, what for): there is no generator state to save. Squares are
+uint8 (N, S, S, 3); what leaves is float32 (N, crop, crop, 3), mean-subtracted grey levels.
 """
 
 from __future__ import annotations
@@ -86,7 +87,9 @@ class Draws:
     divisor: float = 1.0
 
 
-def training_draws(data: DataSpec, prep: Preprocessing, seed: int, epoch: int, indices: np.ndarray, relit: bool) -> Draws:
+def training_draws(
+    data: DataSpec, prep: Preprocessing, seed: int, epoch: int, indices: np.ndarray, relit: bool
+) -> Draws:
     """What is drawn for the pictures at places `indices` of an epoch.
 
     Offsets are uniform on {0 ... size - crop}: 33 x 33 for 224 of 256; one draw serves `draw_group` consecutive places.
@@ -116,7 +119,9 @@ def relighting(data: DataSpec, prep: Preprocessing, normals_n3: np.ndarray) -> t
 
 
 def view_draws(prep: Preprocessing, count: int, view: int) -> Draws:
-    """The crop of one of the ten views: top left, top right, centre, bottom left, bottom right, then their mirror images."""
+    """The crop of one of the ten views: top left, top right, centre, bottom left, bottom right, then their mirror
+    images.
+    """
     b = prep.border_px
     top, left = ((0, 0), (0, b), (b // 2, b // 2), (b, 0), (b, b))[view % 5]
     full = np.full(count, 1, np.int64)
@@ -144,10 +149,9 @@ def _cut(squares, tops, lefts, mirrors, mean, shifts, scales, out):
     for n in range(out.shape[0]):
         s0, s1, s2 = shifts[n]
         for y in range(size):
-            row = squares[n, tops[n] + y]
-            first, step = (lefts[n] + size - 1, -1) if mirrors[n] else (lefts[n], 1)
+            top = tops[n] + y
             for x in range(size):
-                pixel = row[first + step * x]
-                out[n, y, x, 0] = (pixel[0] - mean[y, x, 0] + s0) * scales[0]
-                out[n, y, x, 1] = (pixel[1] - mean[y, x, 1] + s1) * scales[1]
-                out[n, y, x, 2] = (pixel[2] - mean[y, x, 2] + s2) * scales[2]
+                left = lefts[n] + (size - 1 - x if mirrors[n] else x)
+                out[n, y, x, 0] = (squares[n, top, left, 0] - mean[y, x, 0] + s0) * scales[0]
+                out[n, y, x, 1] = (squares[n, top, left, 1] - mean[y, x, 1] + s1) * scales[1]
+                out[n, y, x, 2] = (squares[n, top, left, 2] - mean[y, x, 2] + s2) * scales[2]

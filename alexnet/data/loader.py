@@ -1,7 +1,7 @@
 """Pictures to batches, off the training thread: decode, crop, mirror, mean and relighting in threads that hold no GIL.
 
-Each thread makes whole batches; they come out in order whatever the number of threads. Buffers are recycled, so nothing is
-allocated in the steady state: a batch is valid until the next one is asked for.
+Each thread makes whole batches; they come out in order whatever the number of threads. Buffers are recycled, so
+nothing is allocated in the steady state: a batch is valid until the next one is asked for.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def batches(split: Split, prep: Preprocessing, jobs: Iterable[Job], batch: int, 
 
 
 def _in_order(make: Callable, jobs: Iterator[Job], slots: queue.SimpleQueue, workers: int) -> Iterator[Batch]:
-    """`make(job, slot)` for every job, up to `workers` at a time, results in order; a slot returns after its batch's use."""
+    """`make(job, slot)` for every job, up to `workers` at a time, results in order; a slot returns after its batch's
+    use.
+    """
     if workers == 0:
         slot = slots.get()
         yield from (make(job, slot) for job in jobs)

@@ -25,7 +25,7 @@ import numpy as np
 
 from alexnet.data import image
 from alexnet.data.packfile import FORMAT_VERSION, Pack, Split, fingerprint, is_pack, open_pack, verify_pack
-from alexnet.data.shardwriter import ShardWriter, only_writer, put_file
+from alexnet.data.shardwriter import LOCK, ShardWriter, only_writer, put_file
 from alexnet.data.sources import SMALL_PX, Item, Source, open_source
 from alexnet.data.statistics import ColourSums, colour_statistics
 from alexnet.data.tree import listing_sha256
@@ -36,7 +36,7 @@ __all__ = ["Pack", "Split", "ensure_pack", "is_pack", "open_pack", "pack", "veri
 DEFAULT_SIZE_PX = 256
 CHUNK_ITEMS = 32  # pictures per task: enough to hide the cost of handing tasks out
 MANY_REJECTED = 0.1
-LEFTOVER = re.compile(r"((train|val)-\d{5}\.arrow|mean\.npy|rejected\.csv|pack\.json|lock)(\.part)?")
+LEFTOVER = re.compile(r"((train|val)-\d{5}\.arrow|mean\.npy|rejected\.csv|pack\.json)(\.part)?")
 
 Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
@@ -217,7 +217,7 @@ def _make_room(out: Path) -> None:
     """An empty folder to write to. What an unfinished pack left is removed; anything else is not ours to touch."""
     if is_pack(out):
         raise DataError(f"{out} holds a pack already; give another folder, or delete it first")
-    present = sorted(out.iterdir())
+    present = sorted(path for path in out.iterdir() if path.name != LOCK)
     foreign = [path.name for path in present if not LEFTOVER.fullmatch(path.name)]
     if foreign:
         raise DataError(

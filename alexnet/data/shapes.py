@@ -1,11 +1,12 @@
 """The built-in picture set: ten shapes, rendered here, so that everything runs on a machine without any data.
 
-`render(index, seed)` is a pure function, with the same bytes on every machine, in every thread and process; the label is `index % 10`. What varies is what
-varies in photographs: position, size, rotation, shear and perspective, partial view, colours, textures of object and background, light and its colour, shadow,
-occlusion, clutter. Colours and textures are drawn without regard to the class, no class is the mirror image of another: only the outline tells which it is.
+`render(index, seed)` is a pure function, with the same bytes on every machine, in every thread and process; the label
+is `index % 10`. What varies is what varies in photographs: position, size, rotation, shear, perspective, partial view,
+colours, textures of object and background, light and its colour, shadow, occlusion, clutter. All of that is drawn
+without regard to the class, and no class is the mirror image of another: only the outline tells which it is.
 
-A scene is a list of layers (see `shapes_render.py`), drawn from numbers keyed by (seed, index). Only `random()` and + - * / on Python floats are used: no
-libm, no BLAS, whose last bits depend on the machine.
+A scene is a list of layers (see `shapes_render.py`), drawn from numbers keyed by (seed, index). Only `random()` and
++ - * / on Python floats are used: no libm, no BLAS, whose last bits depend on the machine.
 """
 
 from collections.abc import Callable
@@ -16,9 +17,19 @@ import numpy as np
 from alexnet.data import shapes_render as sr
 from alexnet.errors import UsageError
 
-TURN = 0.07
 VERSION = 1  # raised whenever a pixel changes
-CLASSES: tuple[str, ...] = ("disc", "ring", "square", "triangle", "star", "cross", "crescent", "heart", "arrow", "hexagon")
+CLASSES: tuple[str, ...] = (
+    "disc",
+    "ring",
+    "square",
+    "triangle",
+    "star",
+    "cross",
+    "crescent",
+    "heart",
+    "arrow",
+    "hexagon",
+)
 
 Draw = Callable[[], float]  # the next random number in [0, 1)
 Point = tuple[float, float]
@@ -32,7 +43,9 @@ def render(index: int, seed: int, size_px: int = 256) -> np.ndarray:
     """
     if not (0 <= index < 2**63 and 0 <= seed < 2**63 and 1 <= size_px <= 4096):
         raise UsageError(
-            f"shapes: index {index}, seed {seed}, size {size_px} px; index and seed must be at least 0 and below 2^63, the size 1 to 4096 px")
+            f"shapes: index {index}, seed {seed}, size {size_px} px: "
+            "index and seed must be at least 0 and below 2^63, the size 1 to 4096 px"
+        )
     return sr.paint(*scene(_numbers(seed, index), CLASSES[index % len(CLASSES)]), size_px)
 
 
@@ -79,6 +92,7 @@ class Layer:
 
 # --- numbers --------------------------------------------------------------------------------------------------------
 
+
 def _numbers(seed: int, index: int) -> Draw:
     """The random numbers of one picture, drawn in blocks because single draws cost as much as the picture."""
     rng = np.random.Generator(np.random.Philox(key=np.array([seed, index], np.uint64)))
@@ -113,6 +127,7 @@ def _direction(turns: float) -> Point:
 
 # --- outlines -------------------------------------------------------------------------------------------------------
 
+
 def _around(radii: list[float]) -> list[Point]:
     """One corner at each of the radii, at equal angles around the centre."""
     directions = [_direction(k / len(radii)) for k in range(len(radii))]
@@ -129,7 +144,20 @@ def _shape(draw, name: str) -> Layer:
         return Layer(sr.HEART)
     if name == "cross":
         w, r = 0.2 + 0.12 * p, 0.9
-        corners = [(r, w), (w, w), (w, r), (-w, r), (-w, w), (-r, w), (-r, -w), (-w, -w), (-w, -r), (w, -r), (w, -w), (r, -w)]
+        corners = [
+            (r, w),
+            (w, w),
+            (w, r),
+            (-w, r),
+            (-w, w),
+            (-r, w),
+            (-r, -w),
+            (-w, -w),
+            (-w, -r),
+            (w, -r),
+            (w, -w),
+            (r, -w),
+        ]
     elif name == "arrow":
         w, neck = 0.15 + 0.12 * p, 0.25 - 0.2 * p
         corners = [(-0.9, w), (neck, w), (neck, 0.62), (0.95, 0.0), (neck, -0.62), (neck, -w), (-0.9, -w)]
@@ -152,6 +180,7 @@ def _bar(draw) -> Layer:
 
 
 # --- the things in a picture ----------------------------------------------------------------------------------------
+
 
 def _place(draw, layer: Layer, centre: Point, scale: float, distortion: float, turn: float) -> None:
     """Turn, shear, stretch and tilt the outline; distortion 0 only turns it."""
@@ -195,11 +224,11 @@ def _clutter(draw, smallest: float, largest: float) -> Layer:
 
 
 def _thing(draw, name: str, colours) -> Layer:
-    """The object. Near the border up to a fifth of its width lies outside the picture."""
+    """The object. Near the border a little of it lies outside the picture."""
     layer = _shape(draw, name)
     scale = _between(draw, 0.28, 0.44)
     room = 0.5 - 0.85 * scale
-    _place(draw, layer, _point(draw, -room, room), scale, 1.0, _between(draw, -TURN, TURN))
+    _place(draw, layer, _point(draw, -room, room), scale, 1.0, _between(draw, -0.07, 0.07))
     _fill(draw, layer, colours)
     layer.soft_px256 = _between(draw, 1.0, 4.0)
     return layer
@@ -208,11 +237,18 @@ def _thing(draw, name: str, colours) -> Layer:
 def _shadow(draw, thing: Layer) -> Layer:
     """The object's outline again: dark, soft, a little to the side."""
     dx, dy = _point(draw, -0.05, 0.05)
-    return replace(thing, centre=(thing.centre[0] + dx, thing.centre[1] + dy), opacity=_between(draw, 0.2, 0.6),
-                   soft_px256=_between(draw, 4.0, 20.0), texture=sr.PLAIN, colours=Layer.colours)
+    return replace(
+        thing,
+        centre=(thing.centre[0] + dx, thing.centre[1] + dy),
+        opacity=_between(draw, 0.2, 0.6),
+        soft_px256=_between(draw, 4.0, 20.0),
+        texture=sr.PLAIN,
+        colours=Layer.colours,
+    )
 
 
 # --- colour, texture, light -----------------------------------------------------------------------------------------
+
 
 def _mix(first: Colour, other: Colour, share: float) -> Colour:
     return tuple(p + share * (q - p) for p, q in zip(first, other, strict=True))
@@ -231,7 +267,7 @@ def _pair(draw) -> tuple[Colour, Colour]:
 
 
 def _palettes(draw) -> tuple[tuple[Colour, Colour], tuple[Colour, Colour]]:
-    """Two colours for the background and two for the object, alike in distribution; none of one is close to one of the other."""
+    """Two colours each for background and object, alike in distribution, none of one close to one of the other."""
     while True:
         ground, figure = _pair(draw), _pair(draw)
         if all(abs(a[0] - b[0]) + abs(a[1] - b[1]) + abs(a[2] - b[2]) > 0.9 for a in ground for b in figure):
@@ -239,8 +275,8 @@ def _palettes(draw) -> tuple[tuple[Colour, Colour], tuple[Colour, Colour]]:
 
 
 def _fill(draw, layer: Layer, colours) -> None:
-    """Texture and its two colours. Wave lengths are counted in the picture, so they tell nothing about the object's size."""
-    layer.texture = max(0, _count(draw, 2 * sr.SPECKLE - 1) - sr.SPECKLE + 1)
+    """Texture, plain half of the time, and its colours. Wave lengths do not depend on the size of what they fill."""
+    layer.texture = max(sr.PLAIN, _count(draw, 2 * sr.SPECKLE - 1) - sr.SPECKLE + 1)
     c, s = _direction(draw())
     waves = layer.scale * _between(draw, 5.0, 22.0)
     layer.waves, layer.phase = (waves * c, waves * s), _point(draw, 0.0, 64.0)
@@ -251,8 +287,8 @@ def _fill(draw, layer: Layer, colours) -> None:
 def _light(draw) -> np.ndarray:
     """One LIGHT: brightness, its gradient and colour, dappled shade in half of the pictures, contrast, grain."""
     slope = _point(draw, -0.5, 0.5)
-    shade, shade_waves, shade_phase = max(0.0, _between(draw, -0.5, 0.5)), _between(draw, 1.5, 6.0), _between(draw, 0.0, 64.0)
+    shade = (max(0.0, _between(draw, -0.5, 0.5)), _between(draw, 1.5, 6.0), _between(draw, 0.0, 64.0))
     brightness = _between(draw, 0.65, 1.25)
     gain = tuple(brightness * _between(draw, 0.75, 1.2) for _ in range(3))
     contrast, grain = _between(draw, 0.7, 1.15), 0.15 * draw() * draw()
-    return np.array([(slope, shade, shade_waves, shade_phase, gain, contrast, grain, int(draw() * 2**52))], sr.LIGHT)
+    return np.array([(slope, *shade, gain, contrast, grain, int(draw() * 2**52))], sr.LIGHT)

@@ -1,11 +1,12 @@
 """Paint a picture from a list of layers: the compiled half of the built-in picture set (`shapes.py` draws the lists).
 
-A layer is one outline under a projective map, filled with a two-colour texture; background, patches, shadow, object and clutter are all layers, painted in
-order. A last pass adds the light: gradient, dappled shade, colour cast, contrast, grain. Coordinates: the picture is [-0.5, 0.5]^2 with y down, an outline lies
-in the unit disc, so one scene renders at any size; edges are smoothed by signed distance over `soft_px256` pixels of the 256 px picture, one pixel at least.
+A layer is one outline under a projective map, filled with a two-colour texture; background, patches, shadow, object and
+clutter are all layers, painted in order. A last pass adds the light: gradient, dappled shade, colour cast, contrast,
+grain. The picture is [-0.5, 0.5]^2 with y down, an outline lies in the unit disc, about: one scene renders at any size.
+Edges are smoothed by signed distance over `soft_px256` pixels of the 256 px picture, one pixel at least.
 
-Same bytes on every machine: only + - * / sqrt and integer hashing in float64, each correctly rounded by IEEE 754, in a fixed order, no fastmath (which would
-allow reordering and fused multiply-adds), no libm. Threads may render different pictures at the same time (nogil).
+Same bytes on every machine: only + - * / sqrt and integer hashing, each correctly rounded by IEEE 754, in a fixed
+order, without fastmath (which may reorder, and fuse multiply-adds) or libm. Threads may render at once (nogil).
 """
 
 import math
@@ -17,34 +18,50 @@ EVERYWHERE, ROUND, POLYGON, HEART = range(4)  # outlines
 PLAIN, STRIPES, CHECKS, DOTS, GRADIENT, NOISE, SPECKLE = range(7)  # textures
 MAX_CORNERS = 12
 
-LAYER = np.dtype([
-    ("outline", np.int64), ("n_corners", np.int64), ("corners", np.float64, (MAX_CORNERS, 2)),
-    ("hole", np.float64, 2),        # ROUND: radius of the hole and how far to the right it lies
-    ("rounding", np.float64),       # POLYGON: radius added around it
-    ("centre", np.float64, 2),      # in the picture
-    ("inverse", np.float64, 4),     # row-major 2x2: offset from the centre -> outline coordinates
-    ("tilt", np.float64, 2),        # perspective: the map is divided by 1 + tilt . offset
-    ("reach", np.float64),          # nothing is painted farther than this from the centre
-    ("scale", np.float64),          # picture units in one outline unit, about
-    ("soft_px256", np.float64), ("opacity", np.float64),
-    ("texture", np.int64), ("waves", np.float64, 2), ("phase", np.float64, 2), ("sharpness", np.float64),
-    ("colours", np.float64, (2, 3)),
-])
-LIGHT = np.dtype([
-    ("slope", np.float64, 2), ("shade", np.float64), ("shade_waves", np.float64), ("shade_phase", np.float64), ("gain", np.float64, 3),
-    ("contrast", np.float64), ("grain", np.float64), ("salt", np.int64),
-])
+LAYER = np.dtype(
+    [
+        ("outline", np.int64),
+        ("n_corners", np.int64),
+        ("corners", np.float64, (MAX_CORNERS, 2)),
+        ("hole", np.float64, 2),  # ROUND: radius of the hole and how far to the right it lies
+        ("rounding", np.float64),  # POLYGON: radius added around it
+        ("centre", np.float64, 2),  # in the picture
+        ("inverse", np.float64, 4),  # row-major 2x2: offset from the centre -> outline coordinates
+        ("tilt", np.float64, 2),  # perspective: the map is divided by 1 + tilt . offset
+        ("reach", np.float64),  # nothing is painted farther than this from the centre
+        ("scale", np.float64),  # picture units in one outline unit, about
+        ("soft_px256", np.float64),
+        ("opacity", np.float64),
+        ("texture", np.int64),
+        ("waves", np.float64, 2),
+        ("phase", np.float64, 2),
+        ("sharpness", np.float64),
+        ("colours", np.float64, (2, 3)),
+    ]
+)
+LIGHT = np.dtype(
+    [
+        ("slope", np.float64, 2),
+        ("shade", np.float64),
+        ("shade_waves", np.float64),
+        ("shade_phase", np.float64),
+        ("gain", np.float64, 3),
+        ("contrast", np.float64),
+        ("grain", np.float64),
+        ("salt", np.int64),
+    ]
+)
 
 _compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
-_LATTICE = np.random.Generator(np.random.Philox(key=2012)).random((64, 64))  # values of the smooth noise; repeats after 64
+_LATTICE = np.random.Generator(np.random.Philox(key=2012)).random((64, 64))  # smooth noise; repeats
 
 
 @_compiled
 def _hash64(x, y, salt):
     """Sixty-four random-looking bits from three integers."""
-    h = (np.uint64(x) * np.uint64(0x9E3779B97F4A7C15)) ^ (np.uint64(y) * np.uint64(0xC2B2AE3D27D4EB4F)) ^ np.uint64(salt)
+    h = np.uint64(x) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(y) * np.uint64(0xC2B2AE3D27D4EB4F) ^ np.uint64(salt)
     h = (h ^ (h >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
     h = (h ^ (h >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
     return h ^ (h >> np.uint64(32))
@@ -87,7 +104,8 @@ def _texture(kind, sharpness, u, v):
     if kind == GRADIENT:
         return 0.5 + 0.5 * _wave(0.06 * u)
     if kind == NOISE:
-        return _clip01(0.5 + 2.0 * sharpness * (0.65 * _value_noise(u, v) + 0.35 * _value_noise(2.3 * u, 2.3 * v) - 0.5))
+        mixed = 0.65 * _value_noise(u, v) + 0.35 * _value_noise(2.3 * u, 2.3 * v)
+        return _clip01(0.5 + 2.0 * sharpness * (mixed - 0.5))
     if kind == SPECKLE:
         return _clip01(6.0 * (_value_noise(3.0 * u, 3.0 * v) - 0.68))
     return 0.0
@@ -137,12 +155,18 @@ def _distance(layer, x, y):
 def _paint(canvas, layer):
     """Lay one layer over canvas (S, S, 3), inside its reach only.
 
-    The distance is evaluated near the edge only: where it is large, as many pixels of the row as it spans lie on the same side.
+    Far from an edge the distance is evaluated once for as many pixels of the row as it spans: they lie on one side.
     """
     size = canvas.shape[0]
     cx, cy = layer.centre[0], layer.centre[1]
     m0, m1, m2, m3, tilt_x, tilt_y = (
-        layer.inverse[0], layer.inverse[1], layer.inverse[2], layer.inverse[3], layer.tilt[0], layer.tilt[1])
+        layer.inverse[0],
+        layer.inverse[1],
+        layer.inverse[2],
+        layer.inverse[3],
+        layer.tilt[0],
+        layer.tilt[1],
+    )
     # offset from the centre -> waves of the texture, which lies in the outline's plane
     wave_ux, wave_uy = layer.waves[0] * m0 + layer.waves[1] * m2, layer.waves[0] * m1 + layer.waves[1] * m3
     wave_vx, wave_vy = layer.waves[0] * m2 - layer.waves[1] * m0, layer.waves[0] * m3 - layer.waves[1] * m1

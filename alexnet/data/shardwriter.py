@@ -19,6 +19,7 @@ from alexnet.errors import DataError
 
 SHARD_NBYTES = 256 << 20
 SHARD_ROWS = 1 << 20
+LOCK = "lock"
 
 
 class ShardWriter:
@@ -61,7 +62,7 @@ class ShardWriter:
 def only_writer(out: Path) -> Iterator[None]:
     """Hold the folder `out` (made if needed) against other processes that would pack into it at the same time."""
     out.mkdir(parents=True, exist_ok=True)
-    path = out / "lock"
+    path = out / LOCK
     with open(path, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,11 +6,9 @@ Arrays are flat, channels last. Channels: a row per pixel (and tower) with its C
 row. Same map: the window slides over height and breadth, a block of channels at a time. Both square a tile into a
 zero-padded buffer that stays in cache, sum windows there by doubling (pairs, fours ...: no subtraction, so no
 cancellation), and multiply. The backward pass computes the scale again: that is cheaper than storing and reading it.
-bfloat16 comes as its bits (uint16), is computed in float32 and rounded to nearest even. Where the scale is 0, or below
-float32's smallest normal number (k = 0, a silent window), y and its gradient are 0. NaN goes through, inf stays non-finite.
+bfloat16 comes as its bits (uint16), is computed in float32 and rounded to nearest even. Where the scale is 0, or
+denormal (k = 0, a silent window), y and its gradient are 0. NaN goes through, inf stays non-finite.
 """
-
-import math
 
 import numba
 import numpy as np

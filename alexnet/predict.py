@@ -1,0 +1,116 @@
+"""From a picture to its top five, and features by layer name: what is done with a trained net.
+
+bytes -> image.decode -> image.square -> augment's views -> net -> softmax, mean over views -> top five. Training,
+evaluation and serving use the same functions, so they cannot disagree about pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alexnet import checkpoint, machine
+from alexnet import spec as spec_module
+from alexnet.data import augment, image
+from alexnet.data.augment import Preprocessing
+from alexnet.errors import AlexnetError, CheckpointError, DataError
+from alexnet.evaluate import Machine, Member
+from alexnet.net import AlexNet
+from alexnet.spec import NetSpec
+
+Image = str | Path | bytes | np.ndarray
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained net with everything its model file carries."""
+
+    path: Path
+    net: AlexNet
+    prep: Preprocessing
+    classes: list[str]
+    passport: dict
+    place: Machine
+
+    def views(self, picture: Image, views: int = 10) -> Tensor:
+        """(views, 3, crop, crop) float32, what the net sees of one picture; 1 view is the centre."""
+        square_nhwc = image.square(pixels(picture), self.prep.size_px)[None]
+        crop = self.prep.crop_px
+        crops = np.empty((views, crop, crop, 3), np.float32)
+        for i, view in enumerate(augment.views(views)):
+            augment.cut(square_nhwc, augment.view_draws(self.prep, 1, view), self.prep, crops[i : i + 1])
+        return torch.from_numpy(crops).permute(0, 3, 1, 2).to(self.place.device)
+
+    @torch.inference_mode()
+    def probabilities(self, picture: Image, views: int = 10) -> Tensor:
+        """(classes,) float32: softmax averaged over the views."""
+        with self.place.autocast():
+            logits = self.net(self.views(picture, views))
+        return torch.softmax(logits.float(), dim=1).mean(0).cpu()
+
+    def top5(self, picture: Image, views: int = 10) -> list[dict]:
+        """[{"class", "probability"}], most probable first; fewer than five where there are fewer classes."""
+        values, indices = self.probabilities(picture, views).topk(min(5, len(self.classes)))
+        pairs = zip(indices.tolist(), values.tolist(), strict=True)
+        return [{"class": self.classes[i], "probability": p} for i, p in pairs]
+
+    @torch.inference_mode()
+    def features(self, picture: Image, layer: str = "fc7") -> Tensor:
+        """The output of the layer of that name for the centre view, without the batch: (4096,) for fc7 before its
+        ReLU.
+        """
+        return self.net(self.views(picture, 1), until=layer)[0].float().cpu().clone()
+
+    @property
+    def member(self) -> Member:
+        return Member(self.net, self.prep)
+
+
+def pixels(picture: Image) -> np.ndarray:
+    """uint8 (H, W, 3) of a path, of a file's bytes, or of pixels as they are. Raises DataError naming the file."""
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise DataError(f"pixels are uint8 (height, width, 3) RGB, not {picture.dtype} {picture.shape}")
+        return picture
+    if isinstance(picture, bytes):
+        return image.decode(picture)
+    try:
+        return image.decode(Path(picture).read_bytes())
+    except (OSError, DataError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{picture}: {reason}") from None
+
+
+def model_path(run: Path) -> Path:
+    """The model file of a run folder, or the file itself."""
+    path = run / "model.safetensors" if run.is_dir() else run
+    if path.exists():
+        return path
+    if (run / "run.json").exists():
+        raise CheckpointError(
+            f"{run} has no model.safetensors yet: the run is not finished; give its train command again"
+        )
+    raise CheckpointError(f"{run} is no run folder and no model file")
+
+
+def load(run: str | Path, device: str = "auto", precision: str = "auto") -> Predictor:
+    """The predictor of a run folder or model file. Raises CheckpointError for anything that is not a whole model."""
+    path = model_path(Path(run))
+    tensors, passport = checkpoint.load_model(path)
+    try:
+        net_spec = spec_module.from_dict(passport["spec"]["net"], NetSpec)
+        numbers, mean = passport["preprocessing"], tensors.pop("preprocessing.mean").numpy()
+        arrays = [np.array(numbers[name], np.float64) for name in ("stds", "colour_stds", "colour_axes")]
+        prep = Preprocessing(numbers["size_px"], net_spec.crop_px, mean, *arrays)
+        net = AlexNet(net_spec)
+        net.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError, AlexnetError) as error:
+        raise CheckpointError(f"{path} does not fit this version or itself: {str(error).splitlines()[0]}") from None
+    on, _ = machine.device(device)
+    place = Machine(on, machine.precision(precision, on)[0])
+    net = net.to(on, memory_format=torch.channels_last).eval()
+    return Predictor(path, net, prep, passport["classes"], passport, place)
