@@ -57,11 +57,15 @@ def publish(path: Path, write) -> str:
         sync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        free_mb = shutil.disk_usage(path.parent).free // 2**20
+        free_mb = shutil.disk_usage(_existing(path.parent)).free // 2**20
         raise MachineError(
             f"cannot write {path}: {error}\n{free_mb:,} MB are free there; nothing older was touched"
         ) from None
     return digest
+
+
+def _existing(folder: Path) -> Path:
+    return folder if folder.exists() else _existing(folder.parent)
 
 
 def write_json(path: Path, record: dict) -> None:
@@ -97,6 +101,11 @@ def latest(folder: Path) -> tuple[dict[str, Tensor], dict] | None:
     if records:
         raise CheckpointError(f"no checkpoint in {folder} is intact; delete the folder to start afresh, knowingly")
     return None
+
+
+def verify(folder: Path) -> list[int]:
+    """The steps of all checkpoints, each read and found intact. Raises CheckpointError naming the first that is not."""
+    return [_read(path)[1]["step"] for path in sorted(folder.glob("step-*.json"))]
 
 
 def _read(path: Path) -> tuple[dict[str, Tensor], dict]:

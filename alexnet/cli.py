@@ -156,20 +156,11 @@ def evaluate(
         split: val or train.
         per_class: also a table of errors by class.
     """
-    from dataclasses import replace
+    from alexnet import verify as verifying
 
-    from alexnet.evaluate import Member
-    from alexnet.evaluate import evaluate as measure
-
-    paths, data = _runs_and_data(runs, data)
-    if weights and (len(weights) != len(paths) or min(weights) <= 0):
-        raise UsageError(f"{len(weights)} weights for {len(paths)} runs; give one positive weight for each, or none")
-    predictors = [_load(path, device, precision) for path in paths]
-    opened = _data_of(paths[0], predictors[0], data)
-    _check_classes(predictors, opened)
-    members = [Member(p.net, p.prep, w) for p, w in zip(predictors, weights or [1.0] * len(paths), strict=True)]
-    place = replace(predictors[0].place, batch=batch)
-    result = measure(members, opened.splits[split], views, place, opened.classes, _progress("evaluating"))
+    paths, data = verifying.runs_and_data(runs, data)
+    machine = {"device": device, "precision": precision, "batch": batch}
+    result = verifying.measure(paths, data, views, split, weights, progress=_progress, **machine)
     classes = result.pop("classes")
     record = {**result, "split": split, "runs": [str(path) for path in paths]}
     _emit(
@@ -177,52 +168,6 @@ def evaluate(
         json,
         _errors_table(result, classes if per_class else []),
     )
-
-
-def _runs_and_data(runs: tuple[str, ...], data: str | None) -> tuple[list[Path], str | None]:
-    """RUN... [DATA]: the last one is the data if it is no run and no model file."""
-    paths = [Path(run) for run in runs]
-    is_run = [
-        p.suffix == ".safetensors" or (p / "run.json").exists() or (p / "model.safetensors").exists() for p in paths
-    ]
-    if data is None and len(paths) > 1 and not is_run[-1]:
-        return paths[:-1], runs[-1]
-    return paths, data
-
-
-def _load(path: Path, device: str, precision: str):
-    from alexnet.predict import load
-
-    return load(path, device, precision)
-
-
-def _data_of(run: Path, predictor, data: str | None):
-    """The pack that was named, or the one the run was trained on."""
-    from alexnet.data.pack import ensure_pack, open_pack
-
-    if data is not None:
-        return ensure_pack(data, progress=_progress("packing"), say=say)
-    record = run / "run.json"
-    if not record.exists():
-        raise UsageError(f"{run} does not say which data it was trained on; name it: alexnet evaluate {run} DATA")
-    opened = open_pack(json_module.loads(record.read_text())["data"]["path"])
-    if opened.fingerprint != predictor.passport["trained"]["fingerprint"]:
-        raise DataError(f"{opened.path} is no longer the data {run} was trained on; name the data to use")
-    return opened
-
-
-def _check_classes(predictors: list, opened) -> None:
-    for predictor in predictors:
-        if predictor.classes != opened.classes:
-            raise DataError(
-                f"{predictor.path} tells {len(predictor.classes)} classes ({', '.join(predictor.classes[:3])} ...) and "
-                f"{opened.path} has {len(opened.classes)} ({', '.join(opened.classes[:3])} ...)"
-            )
-        if predictor.prep.size_px != opened.size_px:
-            raise DataError(
-                f"{predictor.path} was trained on {predictor.prep.size_px}-pixel squares, "
-                f"{opened.path} holds {opened.size_px}"
-            )
 
 
 def _errors_table(result: dict, classes: list[dict]) -> str:
@@ -258,7 +203,9 @@ def predict(
         raise UsageError(f"--views {views}: 1 or 10")
     if not files:
         raise UsageError("no pictures were named: alexnet predict RUN FILE...")
-    predictor = _load(Path(run), device, "auto")
+    from alexnet.predict import load
+
+    predictor = load(run, device)
     answers, failures = [], []
     for file in files:
         try:
@@ -317,57 +264,22 @@ def _table(cells: list[tuple[str, ...]]) -> str:
 def verify(path: Positional[Path], /, data: str | None = None, json: Json = False) -> None:
     """Is this pack, run or model file intact? A model's accuracy is measured again and must be what it says.
 
+    Of a run that is not finished, the checkpoints are read and compared with their hashes.
+
     Args:
         path: a pack, a run folder or a model file.
         data: the data to measure on, where a model file is not in its run folder.
     """
-    from alexnet.data.pack import is_pack, verify_pack
+    from alexnet import verify as verifying
 
-    if is_pack(path):
-        record = {"path": str(path), "kind": "pack", **verify_pack(path, _progress("verifying"))}
-        _emit(record, json, f"{path}: intact, {record['images']:,} pictures in {record['shards']} shards")
-        return
-    record = _verify_model(path, data)
-    _emit(record, json, f"{path}: measured {_errors_table(record, [])}, as it says")
-
-
-def _verify_model(path: Path, data: str | None) -> dict:
-    """Measures a model again as its passport says it was measured. Raises CheckpointError where they differ."""
-    from alexnet.errors import CheckpointError
-    from alexnet.evaluate import evaluate as measure
-
-    if not path.exists():
-        raise UsageError(f"there is no {path}")
-    predictor = _load(path, "auto", "auto")
-    said = predictor.passport.get("accuracy")
-    if not said:
-        raise CheckpointError(f"{path} carries no measured accuracy")
-    opened = _data_of(path, predictor, data)
-    if opened.fingerprint != said["fingerprint"]:
-        raise DataError(f"{path} was measured on other data than {opened.path}")
-    predictor = _load(path, "auto", said["precision"])
-    result = measure(
-        [predictor.member],
-        opened.splits["val"],
-        said["views"],
-        predictor.place,
-        opened.classes,
-        _progress("evaluating"),
-    )
-    # Another processor may round differently and turn a few borderline pictures; more than one in 500 is another net.
-    for key in ("top1_error", "top5_error"):
-        if abs(result[key] - said[key]) > 1.5 / result["images"] + 0.002:
-            raise CheckpointError(
-                f"{path} says {key} {said[key]:.4f} over {said['images']:,} pictures and measures {result[key]:.4f}:\n"
-                "its weights, classes or preprocessing are not those it was measured with"
-            )
-    del result["classes"]
-    return {
-        "path": str(path),
-        "kind": "model",
-        **result,
-        "said": {k: said[k] for k in ("top1_error", "top5_error", "views")},
-    }
+    record = verifying.verify(path, data, _progress)
+    if record["kind"] == "pack":
+        text = f"intact, {record['images']:,} pictures in {record['shards']} shards"
+    elif record["kind"] == "run":
+        text = f"not finished; {record['checkpoints']} checkpoints are intact, the newest at step {record['step']:,}"
+    else:
+        text = f"measured {_errors_table(record, [])}, as it says"
+    _emit(record, json, f"{path}: {text}")
 
 
 @VERBS.command

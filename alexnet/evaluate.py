@@ -66,7 +66,7 @@ def errors(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
     of_label = probabilities.gather(1, labels[:, None])
     above = (probabilities > of_label).sum(1)
     equal = (probabilities == of_label).sum(1)
-    credit = ((k - above) / equal.clamp(min=1)).clamp(0, 1).double()
+    credit = ((k - above).double() / equal.clamp(min=1)).clamp(0, 1)
     return 1 - credit
 
 

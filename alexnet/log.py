@@ -31,8 +31,10 @@ class Metrics:
     def __init__(self, path: Path, nbytes: int = 0):
         self.path = path
         self.file = open(path, "ab")  # noqa: SIM115 - closed by close()
-        self.file.truncate(nbytes)
-        self.nbytes = nbytes
+        self.nbytes = min(nbytes, path.stat().st_size)
+        if self.nbytes < nbytes:
+            say(f"warning: {path} has lost its last {nbytes - self.nbytes:,} bytes; the curves have a gap there")
+        self.file.truncate(self.nbytes)
 
     def write(self, **record) -> None:
         line = json.dumps(record).encode() + b"\n"

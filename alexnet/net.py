@@ -31,6 +31,8 @@ class AlexNet(nn.Module):
         super().__init__()
         self.spec = spec
         for name, layer in _layers(spec):
+            if name in self._modules:
+                raise UsageError(f"{name} comes twice in this net; name each follower of a layer once")
             self.add_module(name, layer)
         initialise(self, seed)
 
@@ -64,7 +66,8 @@ def _layers(spec: NetSpec):
         channels, size_px = conv.channels, _conv_out_px(conv, size_px, name)
         yield name, module
         for kind in conv.then:
-            layer = _follower(spec, kind, channels, name[4:])
+            number = "_conv6" if name == "conv6" else name[4:]  # relu6 is fc6's
+            layer = _follower(spec, kind, channels, number)
             size_px = _pool_out_px(spec, size_px, name) if kind in ("pool", "avgpool") else size_px
             if layer is not None:
                 yield layer

@@ -99,6 +99,7 @@ def model_path(run: Path) -> Path:
 
 def load(run: str | Path, device: str = "auto", precision: str = "auto") -> Predictor:
     """The predictor of a run folder or model file. Raises CheckpointError for anything that is not a whole model."""
+    machine.keep_freed_memory()
     path = model_path(Path(run))
     tensors, passport = checkpoint.load_model(path)
     try:

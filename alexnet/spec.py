@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Duration:
         return round(self.value * scale)
 
     def __str__(self) -> str:
-        return f"{self.value:g}{self.unit}"
+        return f"{self.value!r}".removesuffix(".0") + self.unit  # every digit: 1234567st stays what it is
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,10 @@ def _parse_scalar(text: str, kind, where: str):
             raise UsageError(f"{where}={text}: true or false is wanted")
         return text.lower() in ("true", "yes", "on", "1")
     try:
-        return kind(text)
+        value = kind(text)
+        if kind is float and not math.isfinite(value):
+            raise ValueError
+        return value
     except ValueError:
         wanted = {int: "a whole number", float: "a number"}.get(kind, kind.__name__)
         raise UsageError(f"{where}={text}: {wanted} is wanted") from None
@@ -306,7 +310,9 @@ def from_dict(record: dict, kind=Spec):
     if record is None or not dataclasses.is_dataclass(kind):
         return tuple(record) if typing.get_origin(kind) is tuple else record
     kinds = typing.get_type_hints(kind)
-    if not isinstance(record, dict) or set(record) - set(kinds):
+    if not isinstance(record, dict):
+        raise UsageError(f"not a {kind.__name__} of this version: {record!r}")
+    if set(record) - set(kinds):
         raise UsageError(f"not a {kind.__name__} of this version: {sorted(set(record) - set(kinds))}")
     values = {name: _from_value(value, kinds[name]) for name, value in record.items()}
     try:
@@ -319,5 +325,5 @@ def _from_value(value, kind):
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         kind = next(a for a in typing.get_args(kind) if a is not type(None))
     if kind is Duration:
-        return Duration.parse(value)
+        return Duration.parse(str(value))
     return from_dict(value, kind)

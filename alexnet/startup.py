@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from alexnet.net import AlexNet
+from alexnet.net import CONVS, AlexNet
 from alexnet.sgd import Sgd
 
 LOOKS = (5, 20, 50, 100, 200, 400, 800)  # steps after which a look is taken
@@ -24,7 +24,7 @@ DEAD, VANISHING, EXPLODING = 0.9, 1e-6, 0.1
 
 @dataclass(frozen=True)
 class Look:
-    """loss and ln(classes); share of dead units per activation layer; |update| / |weight| per layer."""
+    """loss and ln(classes); share of dead units per ReLU; |update| / |weight| per layer, 0 where it is frozen."""
 
     step: int
     loss: float
@@ -34,7 +34,7 @@ class Look:
 
     @property
     def glued(self) -> bool:
-        return abs(self.loss / self.chance_loss - 1) < GLUED
+        return abs(self.loss - self.chance_loss) < GLUED * self.chance_loss
 
 
 def due(step: int) -> bool:
@@ -65,7 +65,9 @@ def _dead_share(x: Tensor) -> float:
 
 
 def _ratio(velocity: Tensor, weight: Tensor) -> float:
-    return float(velocity.abs().mean() / weight.abs().mean().clamp(min=1e-30))
+    """|update| / |weight| without the update's part along the weights: that one is the decay's and never vanishes."""
+    along = float((velocity * weight).sum() / weight.square().sum().clamp(min=1e-30))
+    return float(torch.sub(velocity, weight, alpha=along).abs_().mean() / weight.abs().mean().clamp(min=1e-30))
 
 
 def advice(seen: Look) -> list[str]:
@@ -87,7 +89,8 @@ def advice(seen: Look) -> list[str]:
         )
     slow = [name for name, ratio in seen.update_ratio.items() if 0 < ratio < VANISHING]
     if slow:
-        hint = " ".join(f"--set net.{name}.sigma=0.03" for name in slow if name.startswith("conv"))
+        names = list(seen.update_ratio)  # what dies here was made small by this layer or one between it and the loss
+        hint = " ".join(f"--set net.{name}.sigma=0.03" for name in names[names.index(slow[0]) :] if name in CONVS)
         lines.append(
             f"updates of {', '.join(slow)} are vanishing. Start with larger weights: {hint or '--set net.init=he'}"
         )

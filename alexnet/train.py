@@ -170,6 +170,8 @@ def train(spec: Spec, pack: Pack, run: Path, stop_at: int | None = None) -> dict
 def prepare(spec: Spec, pack: Pack) -> tuple[State, Machine]:
     """The net and everything around it at step 0, and where it computes; says what was chosen and why."""
     machine.keep_freed_memory()
+    if spec.run.keep < 1 or spec.run.batch < 1 or spec.run.workers < 0:
+        raise UsageError("run.keep and run.batch are at least 1, run.workers at least 0")
     device, why_device = machine.device(spec.run.device)
     precision, why_precision = machine.precision(spec.run.precision, device)
     say(f"computing on {device} ({why_device}) in {precision} ({why_precision}), {torch.get_num_threads()} threads")

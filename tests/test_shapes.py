@@ -98,7 +98,9 @@ def test_mean_colour_does_not_tell_the_class(pictures):
 
 def test_a_linear_classifier_fails(pictures):
     """Ridge regression on 16x16 pixels: vision is needed."""
-    train, val = (images.reshape(len(images), 16, 2, 16, 2, 3).mean((2, 4)).reshape(len(images), -1) / 255 - 0.5
-                  for images in pictures)
+    train, val = (
+        images.reshape(len(images), 16, 2, 16, 2, 3).mean((2, 4)).reshape(len(images), -1) / 255 - 0.5
+        for images in pictures
+    )
     weights = np.linalg.solve(train.T @ train + 30 * np.eye(train.shape[1]), train.T @ np.eye(10)[LABELS_TRAIN])
     assert ((val @ weights).argmax(1) == LABELS_VAL).mean() < 0.35

@@ -1,4 +1,4 @@
-"""Training: resumes bit for bit, stops before a bad update, tells what it did, and refuses what does not belong together."""
+"""Training: resumes bit for bit, stops before a bad update, and refuses what does not belong together."""
 
 import json
 import math
@@ -162,11 +162,16 @@ def test_a_channel_mean_and_stds_are_those_of_the_pack(tiny_pack):
 
 def command(pack: Path, run: Path) -> list[str]:
     """The tiny net through a process of its own, as the tests' spec says, saving after every step."""
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from pathlib import Path; from tiny import spec; from alexnet import train;"
-        "from alexnet.data.packfile import open_pack; print('ready', flush=True);"
-        "train.train(spec('run.checkpoint_every=1st', 'run.workers=1'), open_pack(sys.argv[2]), Path(sys.argv[3]))"
-    )
+    code = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from tiny import spec
+from alexnet import train
+from alexnet.data.packfile import open_pack
+print("ready", flush=True)
+train.train(spec("run.checkpoint_every=1st", "run.workers=1"), open_pack(sys.argv[2]), Path(sys.argv[3]))
+"""
     return [sys.executable, "-c", code, str(Path(__file__).parent), str(pack), str(run)]
 
 

@@ -21,6 +21,8 @@ NET = NetSpec(
 
 def spec(*settings: str) -> Spec:
     """The tiny net, batch 20 (so that epochs of 66 pictures end in a short batch), 4 epochs, with changes."""
-    base = Spec("tiny", NET, DataSpec(draw_group=4, reshuffle=True), SgdSpec(rate=0.001, bias_rate=0.002), RunSpec(batch=20))
+    base = Spec(
+        "tiny", NET, DataSpec(draw_group=4, reshuffle=True), SgdSpec(rate=0.001, bias_rate=0.002), RunSpec(batch=20)
+    )
     quiet = ["run.length=4ep", "run.log_every=3st", "run.precision=fp32", "run.device=cpu"]
     return spec_module.change(base, [*quiet, *settings])

@@ -121,7 +121,7 @@ def ensure_pack(
         return open_pack(data)  # which says what is wrong with it, if anything
     wanted = {"size_px": size_px, "encoding": encoding, "val_fraction": val_fraction}
     listing = _listing(data)
-    caches = _cache_folders(data)
+    caches = _cache_folders(data, size_px)
     for cache in caches:
         if is_pack(cache):
             return _reopen(cache, data, listing, wanted, say)
@@ -174,11 +174,11 @@ def _listing(data: str | Path) -> str:
         raise DataError(f"cannot read {error.filename or data}: {error.strerror}") from error
 
 
-def _cache_folders(data: str | Path) -> list[Path]:
+def _cache_folders(data: str | Path, size_px: int | None) -> list[Path]:
     """Where the pack of `data` may lie, best first."""
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet"
     if str(data) == "shapes":
-        return [caches / f"shapes-{_shapes_version()}.pack"]
+        return [caches / f"shapes-{_shapes_version()}-{size_px or DEFAULT_SIZE_PX}px.pack"]
     path = Path(data).resolve()
     mark = hashlib.sha256(os.fsencode(path)).hexdigest()[:12]
     return [path.with_name(path.name + ".pack"), caches / f"{path.name}-{mark}.pack"]

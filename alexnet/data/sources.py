@@ -21,7 +21,7 @@ import numpy as np
 
 from alexnet.data import cifar, image
 from alexnet.data.tree import Tree, open_tree
-from alexnet.errors import DataError
+from alexnet.errors import DataError, UsageError
 
 TRAIN_NAMES = ("train", "training")
 VAL_NAMES = ("val", "valid", "validation", "test")  # the first of these that is there
@@ -69,7 +69,7 @@ def open_source(src: str | Path, val_fraction: float | None = None, seed: int = 
     picture's path and `seed`: adding pictures later moves none of the others. Raises DataError for what cannot be used.
     """
     if val_fraction is not None and not 0 < val_fraction < 1:
-        raise DataError(f"the validation fraction is {val_fraction}; it must lie between 0 and 1, such as 0.1")
+        raise UsageError(f"the validation fraction is {val_fraction}; it must lie between 0 and 1, such as 0.1")
     if str(src) == "shapes":
         return _shapes(seed)
     path = Path(src)

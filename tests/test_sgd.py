@@ -1,0 +1,131 @@
+"""The update rule against the paper's formula in float64, and against torch.optim.SGD, which differs."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from alexnet.errors import UsageError
+from alexnet.sgd import Sgd, layer_decays
+from alexnet.spec import SgdSpec
+
+
+def make_net() -> nn.Sequential:
+    net = nn.Sequential()
+    net.add_module("fc6", nn.Linear(3, 4))
+    net.add_module("fc8", nn.Linear(4, 2))
+    generator = torch.Generator().manual_seed(0)
+    for parameter in net.parameters():
+        parameter.data.normal_(generator=generator)
+    return net.double()
+
+
+def gradients_of(net: nn.Module, step: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(100 + step)
+    return {name: torch.randn(p.shape, generator=generator).double() for name, p in net.named_parameters()}
+
+
+def run(net: nn.Module, spec: SgdSpec, rates: list[tuple[float, float]]) -> Sgd:
+    sgd = Sgd.of(net, spec)
+    for step, pair in enumerate(rates):
+        for name, gradient in gradients_of(net, step).items():
+            net.get_parameter(name).grad = gradient
+        sgd.step(dict.fromkeys(sgd.layers, pair))
+    return sgd
+
+
+def test_one_number_by_hand():
+    """Paper, section 5: v <- 0.9 v - 0.0005 rate w - rate g; w <- w + v, the rate halved after the first step."""
+    net = nn.Sequential()
+    net.add_module("fc8", nn.Linear(1, 1))
+    net.double()
+    with torch.no_grad():
+        net.fc8.weight.fill_(2.0)
+        net.fc8.bias.fill_(2.0)
+    sgd = Sgd.of(net, SgdSpec(momentum=0.9, weight_decay=0.5))
+    seen = []
+    for rates in ((0.1, 0.2), (0.05, 0.2), (0.05, 0.2)):
+        net.fc8.weight.grad, net.fc8.bias.grad = torch.ones(1, 1).double(), torch.ones(1).double()
+        sgd.step({"fc8": rates})
+        seen.append((net.fc8.weight.item(), net.fc8.bias.item()))
+    # weight: v = -0.2, w = 1.8;  v = -0.18 - 0.045 - 0.05 = -0.275, w = 1.525;  v = -0.2475 - 0.038125 - 0.05, ...
+    assert [w for w, _ in seen] == pytest.approx([1.8, 1.525, 1.189375])
+    assert [b for _, b in seen] == pytest.approx([1.8, 1.42, 0.878])  # v = -0.2, -0.38, -0.542: no decay
+
+
+def test_three_steps_are_the_formula():
+    net, rates = make_net(), [(0.01, 0.02), (0.01, 0.02), (0.001, 0.02)]
+    w = {name: p.detach().numpy().copy() for name, p in net.named_parameters()}
+    v = {name: np.zeros_like(value) for name, value in w.items()}
+    decays = {"fc6.weight": 5e-4, "fc8.weight": 0.03, "fc6.bias": 0.0, "fc8.bias": 0.0}
+    run(net, SgdSpec(decays=("fc8:0.03",)), rates)
+    for step, pair in enumerate(rates):
+        for name, gradient in gradients_of(net, step).items():
+            rate = pair[name.endswith("bias")]
+            v[name] = 0.9 * v[name] - decays[name] * rate * w[name] - rate * gradient.numpy()
+            w[name] = w[name] + v[name]
+    for name, parameter in net.named_parameters():
+        np.testing.assert_allclose(parameter.detach().numpy(), w[name], rtol=1e-13)
+
+
+def by_torch(rates: list[float]) -> nn.Module:
+    net = make_net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=rates[0], momentum=0.9, weight_decay=5e-4)
+    for step, rate in enumerate(rates):
+        optimizer.param_groups[0]["lr"] = rate
+        for name, gradient in gradients_of(net, step).items():
+            net.get_parameter(name).grad = gradient
+        optimizer.step()
+    return net
+
+
+def test_equals_torch_until_the_rate_changes():
+    ours = make_net()
+    run(ours, SgdSpec(bias_decay=5e-4), [(0.01, 0.01)] * 4)
+    for a, b in zip(ours.parameters(), by_torch([0.01] * 4).parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_differs_from_torch_after_the_rate_changes():
+    """The momentum of the old rate lives on here; torch.optim.SGD applies the new rate to it at once."""
+    rates = [0.01, 0.01, 0.001]
+    ours = make_net()
+    run(ours, SgdSpec(bias_decay=5e-4), [(rate, rate) for rate in rates])
+    for a, b in zip(ours.parameters(), by_torch(rates).parameters(), strict=True):
+        assert (a - b).abs().max() > 1e-3
+
+
+def test_biases_do_not_decay():
+    net = make_net()
+    before = [layer.bias.detach().clone() for layer in net]
+    sgd = Sgd.of(net, SgdSpec())
+    for parameter in net.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    weights = net.fc6.weight.detach().clone()
+    sgd.step(dict.fromkeys(sgd.layers, (0.01, 0.02)))
+    assert all(torch.equal(layer.bias, bias) for layer, bias in zip(net, before, strict=True))
+    torch.testing.assert_close(net.fc6.weight.detach(), weights * (1 - 0.01 * 5e-4), rtol=1e-13, atol=0)
+
+
+def test_rate_zero_freezes_every_bit():
+    """2012 source: at rate 0 there is no momentum and no decay either."""
+    net = make_net()
+    sgd = run(net, SgdSpec(), [(0.01, 0.02)] * 2)
+    kept = {name: (p.detach().clone(), sgd.velocities[name].clone()) for name, p in net.named_parameters()}
+    assert all(velocity.any() for _, velocity in kept.values())
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    sgd.step({"fc6": (0.0, 0.0), "fc8": (0.01, 0.02)})
+    for name, (weight, velocity) in kept.items():
+        same = torch.equal(net.get_parameter(name), weight), torch.equal(sgd.velocities[name], velocity)
+        assert same == ((True, True) if name.startswith("fc6") else (False, False))
+
+
+def test_layers_in_order():
+    assert Sgd.of(make_net(), SgdSpec()).layers == ["fc6", "fc8"]
+
+
+@pytest.mark.parametrize("entry", ["fc6", "fc6:much", "fc6:1:2"])
+def test_unreadable_decays(entry):
+    with pytest.raises(UsageError, match="write LAYER:DECAY"):
+        layer_decays(SgdSpec(decays=("fc8:0.1", entry)))
