@@ -30,7 +30,8 @@ demo: install
 	$(ALEXNET) train $(DEMO)/shapes.pack --run $(DEMO)/run --preset modern --epochs 14 $(SMALL)
 	$(ALEXNET) evaluate $(DEMO)/run --views 1 --per-class
 	$(ALEXNET) evaluate $(DEMO)/run --views 10
-	$(BIN)/python -m alexnet.data.shapes star $(DEMO)/star.png
+	$(BIN)/python -c "from PIL import Image; from alexnet.data import shapes; \
+	  Image.fromarray(shapes.render(4, seed=2)).save('$(DEMO)/star.png')"
 	$(ALEXNET) predict $(DEMO)/run $(DEMO)/star.png
 	@echo
 	@echo "The pictures are in $(DEMO)/shapes.pack, the run with its curves and model in $(DEMO)/run, the picture is $(DEMO)/star.png."

@@ -48,15 +48,19 @@ def predictions(member: Member, split: Split, views: int, machine: Machine) -> I
     jobs = loader.view_jobs(member.prep, len(split), machine.batch, chosen)
     batches = loader.batches(split, member.prep, jobs, machine.batch, machine.workers)
     member.net.eval()
-    with torch.inference_mode():
-        total = None
-        for i, batch in enumerate(batches):
-            with machine.autocast():
-                logits = member.net(batch.images_nchw.to(machine.device))
-            part = torch.softmax(logits.float(), dim=1)
-            total = part if i % len(chosen) == 0 else total + part
-            if i % len(chosen) == len(chosen) - 1:
-                yield (total / len(chosen)).cpu()
+    total = None
+    for i, batch in enumerate(batches):
+        part = _softmax(member.net, batch.images_nchw, machine)
+        total = part if i % len(chosen) == 0 else total + part
+        if i % len(chosen) == len(chosen) - 1:
+            yield (total / len(chosen)).cpu()
+
+
+@torch.inference_mode()  # here and not around a `yield`: the mode would leak into whoever asks for the next batch
+def _softmax(net: nn.Module, images_nchw: Tensor, machine: Machine) -> Tensor:
+    with machine.autocast():
+        logits = net(images_nchw.to(machine.device))
+    return torch.softmax(logits.float(), dim=1)
 
 
 def errors(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:

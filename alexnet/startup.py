@@ -88,7 +88,7 @@ def advice(seen: Look) -> list[str]:
             f"units dead for every picture: {', '.join(dead)}. Lower sgd.rate, or give the layer before a bias of 1"
         )
     slow = [name for name, ratio in seen.update_ratio.items() if 0 < ratio < VANISHING]
-    if slow:
+    if slow and not dead:  # behind dead units nothing moves either
         names = list(seen.update_ratio)  # what dies here was made small by this layer or one between it and the loss
         hint = " ".join(f"--set net.{name}.sigma=0.03" for name in names[names.index(slow[0]) :] if name in CONVS)
         lines.append(

@@ -14,7 +14,7 @@ from alexnet.net import AlexNet, layer_table
 from alexnet.spec import NetSpec, Spec, change
 
 SMALL = ("net.fc6.outputs=32", "net.fc7.outputs=24", "net.classes=10")
-TINY = (*SMALL, "net.crop_px=64")
+TINY = (*SMALL, "net.crop_px=67")
 BIG = ("as_run", "as_published", "one_tower", "caffe", "owt2014", "torchvision", "modern")
 
 
@@ -115,7 +115,7 @@ def test_shapes_of_owt2014():
 
 @pytest.mark.parametrize("name", presets.NAMES)
 def test_every_preset_runs(name):
-    """Forward and backward at the preset's own picture size; wide dense layers cut down, which changes no shape before."""
+    """Forward and backward at the preset's own picture size, with narrow dense layers."""
     whole = change(spec.preset(name, classes=10), SMALL if name in BIG else [])
     net = AlexNet(whole.net).train()
     logits = net(pixels(whole.net))
@@ -179,7 +179,7 @@ def test_no_overhang_in_the_copies(name, padding_px):
 def test_towers_see_each_other_in_conv3_only(as_run, name, alone, tower):
     """Paper, section 3.2: kernels of layer 3 take all maps, those of layers 2, 4 and 5 only their own GPU's."""
     layer = getattr(as_run, name)
-    channels = layer.in_channels * 1
+    channels = layer.in_channels
     x = torch.randn(1, channels, 7, 7, generator=torch.Generator().manual_seed(0))
     changed = x.clone()
     changed.chunk(2, 1)[1 - tower].mul_(2)
@@ -229,7 +229,7 @@ def test_activations(name, function):
     ],
 )
 def test_parts_come_and_go(settings, there, gone):
-    net = tiny(*(s for s in (*settings,) if not s.startswith("net.fc7.")), preset="as_run")
+    net = tiny(*settings)
     names = list(net._modules)
     assert set(there) <= set(names)
     assert not set(gone) & set(names)
@@ -276,7 +276,8 @@ def test_initialisation_as_run(as_run):
     for name, layer in as_run.named_children():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             sigma = 0.03 if name in ("conv3", "conv4", "conv5") else 0.01
-            assert layer.weight.std().item() == pytest.approx(sigma, rel=0.15 if name == "fc8" else 0.02)
+            few = layer.weight.numel() < 1000
+            assert layer.weight.std().item() == pytest.approx(sigma, rel=0.15 if few else 0.02)
             assert abs(layer.weight.mean().item()) < 0.15 * sigma
             bias = 1.0 if name in ("conv2", "conv4", "conv5", "fc6", "fc7") else 0.0
             assert (layer.bias == bias).all()
@@ -328,7 +329,7 @@ def test_the_table_leaves_the_net_as_it_was():
     ("settings", "message"),
     [
         (["net.towers=5"], "do not divide into 5 towers"),
-        (["net.crop_px=8"], "does not fit into"),
+        (["net.crop_px=4"], "conv1: a 11-pixel kernel does not fit into 4 pixels"),
         (["net.crop_px=20"], "use a larger net.crop_px"),
         (["net.conv1.then=act,polo"], "'polo' is no layer; known: act, lrn"),
         (["net.conv1.then=act,act"], "relu1 comes twice"),

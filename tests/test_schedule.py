@@ -150,6 +150,6 @@ def test_unreadable_steps_are_refused(text):
     ],
 )
 def test_unknown_layers_are_refused(change):
-    with pytest.raises(UsageError, match="no layer 'conv9'.*conv1, conv2, fc8"):
+    with pytest.raises(UsageError, match=r"no layer 'conv9'.*conv1, conv2, fc8"):
         schedule.check(replace(SgdSpec(), **change), LAYERS)
     schedule.check(SgdSpec(frozen=("conv1",), decays=("fc8:1",), schedule=presets.RUN_145), LAYERS)

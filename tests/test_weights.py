@@ -71,9 +71,9 @@ def test_keys_that_are_missing_or_too_many_are_named(state):
         ("features.0.bias", torch.zeros(96), "96, not 64"),
         ("classifier.1.weight", torch.zeros(4096, 10), "4096 x 10, not 4096 x 9216"),
         ("classifier.6.weight", torch.zeros(CLASSES, 40), f"{CLASSES} x 40, not {CLASSES} x 4096"),
-        ("classifier.6.bias", torch.zeros(CLASSES + 1), f"{CLASSES + 1} x 4096"),
-        ("classifier.6.bias", torch.zeros(()), "of no tensor"),
-        ("features.6.bias", "hello", "of no tensor"),
+        ("classifier.6.bias", torch.zeros(CLASSES + 1), f"{CLASSES + 1}, not {CLASSES}"),
+        ("classifier.6.bias", torch.zeros(()), "of a single value"),
+        ("features.6.bias", "hello", "of a single value"),
     ],
 )
 def test_other_shapes_are_refused(state, name, value, message):

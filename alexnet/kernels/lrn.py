@@ -144,18 +144,13 @@ def _channel_blocks(channels: int) -> int:
 def _compiled(x_nchw: Tensor, norm: str, units: int, at_least: int, numbers: tuple) -> Tensor:
     """Run the loops `norm`_forward / `norm`_backward of lrn_numba over `units` pieces of work, channels last."""
     from alexnet.kernels import lrn_numba  # imports numba (0.4 s): only when first needed
+    from alexnet.kernels.compiled import flat
 
     def launch(direction: str, *tensors: Tensor) -> None:
-        loop, arrays = getattr(lrn_numba, f"{norm}_{direction}"), [_flat(t) for t in tensors]
+        loop, arrays = getattr(lrn_numba, f"{norm}_{direction}"), [flat(t) for t in tensors]
         over_rows(lambda first, last: loop(*arrays, first, last, *numbers), units, at_least)
 
     return _Compiled.apply(x_nchw.movedim(1, -1).contiguous(), launch).movedim(-1, 1)
-
-
-def _flat(t: Tensor) -> np.ndarray:
-    """The tensor's memory as a flat array; bfloat16 as its bits, numpy has no such type."""
-    t = t.detach().view(-1)
-    return (t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy()
 
 
 class _Compiled(torch.autograd.Function):

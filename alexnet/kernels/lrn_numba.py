@@ -10,9 +10,9 @@ bfloat16 comes as its bits (uint16), is computed in float32 and rounded to neare
 denormal (k = 0, a silent window), y and its gradient are 0. NaN goes through, inf stays non-finite.
 """
 
-import numba
 import numpy as np
-from numba.extending import overload
+
+from alexnet.kernels.compiled import njit, put, widen
 
 TILE_FLOATS = 1024
 CHANNEL_BLOCK = 32
@@ -22,57 +22,13 @@ GUESS = np.uint32(0x4F58A000)
 FLOAT_TINY, FLOAT_MAX = np.finfo(np.float32).tiny, np.finfo(np.float32).max
 
 
-def _njit(function):
-    """numba.njit, cached on disk where the machine has a place to write it."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
-    try:
-        return numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # "no locator available": neither the package's folder nor a user cache can be written
-        return numba.njit(**options)(function)
-
-
-def _widen(value):
-    raise NotImplementedError("compiled code only")
-
-
-@overload(_widen, inline="always")
-def _widen_compiled(value):
-    """float32 as it is; bfloat16 bits to float32."""
-    if isinstance(value, numba.types.Float):
-        return lambda value: value
-    return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
-
-
-def _put(array, i, value):
-    raise NotImplementedError("compiled code only")
-
-
-@overload(_put, inline="always")
-def _put_compiled(array, i, value):
-    """array[i] = value; into bfloat16 bits rounded to nearest even, NaN kept a (quiet) NaN."""
-    if isinstance(array.dtype, numba.types.Float):
-
-        def put(array, i, value):
-            array[i] = value
-
-    else:
-
-        def put(array, i, value):
-            bits = np.float32(value).view(np.uint32)
-            even = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-            quiet = (bits >> np.uint32(16)) | np.uint32(0x40)
-            array[i] = np.uint16(even if value == value else quiet)
-
-    return put
-
-
-@_njit
+@njit
 def _floats(n):
     """An own allocation for each buffer: out of one block, LLVM can not tell them apart and does not vectorise."""
     return np.zeros(n, np.float32)
 
 
-@_njit
+@njit
 def _window_sums(squares, spare, sums, length, stride):
     """sums[i] = squares[i] + squares[i + stride] + ... (`length` terms); overwrites `squares` and `spare`."""
     if length == 5:  # the paper's windows, in one loop
@@ -102,12 +58,12 @@ def _window_sums(squares, spare, sums, length, stride):
         span *= 2
 
 
-@_njit
+@njit
 def _bits(value):
     return np.float32(value).view(np.uint32)
 
 
-@_njit
+@njit
 def _quarter_power(s):
     """s^(-1/4) to float32's accuracy without division or root: a guess from the exponent bits, then two cubic steps."""
     s = FLOAT_MAX if s > FLOAT_MAX else s
@@ -119,7 +75,7 @@ def _quarter_power(s):
     return ZERO if s < FLOAT_TINY else q
 
 
-@_njit
+@njit
 def _powers(sums, factors, k, a, beta):
     """For s = k + a * sums: factors = s^-beta, and sums becomes 1 / s; both 0 where s is 0."""
     if beta == np.float32(0.75):
@@ -144,42 +100,42 @@ def _powers(sums, factors, k, a, beta):
 # Indices are unsigned: a signed one might be negative, and the test for it keeps LLVM from vectorising.
 
 
-@_njit
+@njit
 def _square(x, origin, step, rows, width, out, at, pitch):
     for r in range(rows):
         row, padded = np.uintp(origin + r * step), np.uintp(at + r * pitch)
         for c in range(np.uintp(width)):
-            value = _widen(x[row + c])
+            value = widen(x[row + c])
             out[padded + c] = value * value
 
 
-@_njit
+@njit
 def _scale(x, y, origin, step, rows, width, factors, at, pitch):
     for r in range(rows):
         row, tile = np.uintp(origin + r * step), np.uintp(at + r * pitch)
         for c in range(np.uintp(width)):
-            _put(y, row + c, _widen(x[row + c]) * factors[tile + c])
+            put(y, row + c, widen(x[row + c]) * factors[tile + c])
 
 
-@_njit
+@njit
 def _weigh(x, g, origin, step, rows, width, factors, inverses, at, pitch, out, out_at):
     """What the gradient's window gathers: g x s^(-beta - 1)."""
     for r in range(rows):
         row, tile, padded = np.uintp(origin + r * step), np.uintp(at + r * pitch), np.uintp(out_at + r * pitch)
         for c in range(np.uintp(width)):
-            out[padded + c] = _widen(g[row + c]) * _widen(x[row + c]) * factors[tile + c] * inverses[tile + c]
+            out[padded + c] = widen(g[row + c]) * widen(x[row + c]) * factors[tile + c] * inverses[tile + c]
 
 
-@_njit
+@njit
 def _gradient(x, g, dx, origin, step, rows, width, factors, gathered, at, pitch, share):
     for r in range(rows):
         row, tile = np.uintp(origin + r * step), np.uintp(at + r * pitch)
         for c in range(np.uintp(width)):
-            direct = _widen(g[row + c]) * factors[tile + c]
-            _put(dx, row + c, direct - share * _widen(x[row + c]) * gathered[tile + c])
+            direct = widen(g[row + c]) * factors[tile + c]
+            put(dx, row + c, direct - share * widen(x[row + c]) * gathered[tile + c])
 
 
-@_njit
+@njit
 def channels_forward(x, y, first, last, channels, before, length, k, a, beta):
     """y for rows [first, last): the window of channel c is [c - before, c - before + length), cut at the row's ends."""
     pitch = channels + length - 1  # a row and its zero padding: windows of one row never see the next
@@ -195,7 +151,7 @@ def channels_forward(x, y, first, last, channels, before, length, k, a, beta):
         _scale(x, y, origin, channels, rows, channels, factors, START, pitch)
 
 
-@_njit
+@njit
 def channels_backward(x, g, dx, first, last, channels, before, length, k, a, beta):
     """dx = g s^-beta - 2 a beta x * sum of g x s^(-beta - 1) over the outputs whose window holds the channel."""
     pitch = channels + length - 1
@@ -216,14 +172,14 @@ def channels_backward(x, g, dx, first, last, channels, before, length, k, a, bet
         _gradient(x, g, dx, origin, channels, rows, channels, factors, sums, START, pitch, share)
 
 
-@_njit
+@njit
 def _square_sums(squares, spare, sums, length, width, line):
     """Sums over length x length windows, along image rows and then across them (`line` apart); answer in `squares`."""
     _window_sums(squares, spare, sums, length, width)
     _window_sums(sums, spare, squares, length, line)
 
 
-@_njit
+@njit
 def map_forward(x, y, first, last, height, breadth, channels, before, length, k, a, beta):
     """y for units [first, last), a unit being one picture's block of CHANNEL_BLOCK channels."""
     blocks = -(-channels // CHANNEL_BLOCK)
@@ -244,7 +200,7 @@ def map_forward(x, y, first, last, height, breadth, channels, before, length, k,
             _scale(x, y, origin, channels, breadth, width, factors, h * line, width)
 
 
-@_njit
+@njit
 def map_backward(x, g, dx, first, last, height, breadth, channels, before, length, k, a, beta):
     """The gradient of `map_forward`, over the same units."""
     blocks = -(-channels // CHANNEL_BLOCK)

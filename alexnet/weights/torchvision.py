@@ -51,10 +51,10 @@ def _renamed(state: dict[str, Tensor], names: dict[str, str], whose: str) -> dic
     ]
     if wrong:
         raise CheckpointError(f"these are not {whose} AlexNet weights; {'; '.join(wrong)}")
-    classes = tuple(getattr(state[list(names)[-1]], "shape", ()))
+    classes = tuple(getattr(state[list(names)[-2]], "shape", ()))[:1] or (1,)
     for (layer, kind), name in zip(_tensors(), names, strict=True):
         wanted = SHAPES[layer] if kind == "weight" else SHAPES[layer][:1]
-        wanted = tuple((classes or (1,))[0] if size is None else size for size in wanted)
+        wanted = tuple(classes[0] if size is None else size for size in wanted)
         found = tuple(getattr(state[name], "shape", ()))
         if found != wanted:
             raise CheckpointError(
@@ -64,4 +64,4 @@ def _renamed(state: dict[str, Tensor], names: dict[str, str], whose: str) -> dic
 
 
 def _product(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape)) or "of no tensor"
+    return " x ".join(map(str, shape)) or "of a single value"

@@ -1,0 +1,60 @@
+"""What the compiled CPU loops share: how they are compiled, and bfloat16, which numba and numpy do not have.
+
+bfloat16 comes as its bits (uint16), is computed with in float32, and rounded to nearest even when it is stored.
+"""
+
+import numba
+import numpy as np
+import torch
+from numba.extending import overload
+from torch import Tensor
+
+
+def flat(t: Tensor) -> np.ndarray:
+    """The memory of a dense tensor as a flat array, in the order in which it lies there; bfloat16 as its bits."""
+    t = t.detach().as_strided((t.numel(),), (1,))
+    return (t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy()
+
+
+def njit(function):
+    """numba.njit, cached on disk where the machine has a place to write it."""
+    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # "no locator available": neither the package's folder nor a user cache can be written
+        return numba.njit(**options)(function)
+
+
+def widen(value):
+    raise NotImplementedError("compiled code only")
+
+
+@overload(widen, inline="always")
+def widen_compiled(value):
+    """float32 as it is; bfloat16 bits to float32."""
+    if isinstance(value, numba.types.Float):
+        return lambda value: value
+    return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
+
+
+def put(array, i, value):
+    raise NotImplementedError("compiled code only")
+
+
+@overload(put, inline="always")
+def put_compiled(array, i, value):
+    """array[i] = value; into bfloat16 bits rounded to nearest even, NaN kept a (quiet) NaN."""
+    if isinstance(array.dtype, numba.types.Float):
+
+        def store(array, i, value):
+            array[i] = value
+
+    else:
+
+        def store(array, i, value):
+            bits = np.float32(value).view(np.uint32)
+            even = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+            quiet = (bits >> np.uint32(16)) | np.uint32(0x40)
+            array[i] = np.uint16(even if value == value else quiet)
+
+    return store

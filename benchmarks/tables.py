@@ -1,0 +1,48 @@
+"""Writes the result table of README.md from the committed rows of results/accuracy.jsonl.
+
+python benchmarks/tables.py
+"""
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- results: made by benchmarks/tables.py -->", "<!-- end of results -->"
+HEAD = "| data | preset | epochs | one view | ten views | images/s | time | machine |"
+
+
+def table(rows: list[dict]) -> str:
+    """A Markdown table, one line a row; accuracies are 1 - error in per cent."""
+    lines = [HEAD, "|---|---|---|---|---|---|---|---|"]
+    for r in rows:
+        one, ten = (f"{100 * (1 - r[f'top1_error_{views}view']):.2f} %" for views in (1, 10))
+        minutes = f"{r['time_s'] / 60:.0f} min"
+        machine = f"{r['versions']['cores']} cores, {r['versions']['cpu']}, torch {r['versions']['torch']}"
+        cells = (
+            r["data"],
+            f"`{r['name']}`",
+            f"{r['epochs']:g}",
+            one,
+            ten,
+            f"{r['images_per_s']:.0f}",
+            minutes,
+            machine,
+        )
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def written(readme: str, rows: list[dict]) -> str:
+    """README's text with the table between its two marks."""
+    before, rest = readme.split(BEGIN)
+    return f"{before}{BEGIN}\n{table(rows)}\n{END}{rest.split(END)[1]}"
+
+
+def rows() -> list[dict]:
+    path = ROOT / "results" / "accuracy.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+if __name__ == "__main__":
+    readme = ROOT / "README.md"
+    readme.write_text(written(readme.read_text(), rows()))

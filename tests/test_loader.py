@@ -1,0 +1,149 @@
+"""The same batches whatever the threads, every picture once an epoch, and damage told by name."""
+
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from alexnet import spec
+from alexnet.data import augment, loader
+from alexnet.data.augment import Preprocessing
+from alexnet.data.pack import Pack, open_pack, pack
+from alexnet.data.sources import open_source
+from alexnet.errors import DataError
+from alexnet.schedule import Clock
+from alexnet.spec import Spec, change
+
+BATCH, COUNT, EPOCHS = 8, 21, 3
+PER_EPOCH = 3
+
+
+@pytest.fixture(scope="module", params=["jpeg", "raw"])
+def packed(request, tmp_path_factory) -> Pack:
+    folder = tmp_path_factory.mktemp("loader")
+    for i in range(COUNT + 9):
+        split = "train" if i < COUNT else "val"
+        path = folder / "set" / split / f"class{i % 3}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = np.random.default_rng(i).integers(0, 256, (5, 5, 3), np.uint8)
+        Image.fromarray(coarse).resize((44, 40), Image.Resampling.BICUBIC).save(path)
+    pack(open_source(folder / "set"), folder / "p", size_px=40, encoding=request.param, workers=1)
+    return open_pack(folder / "p")
+
+
+def prep_of(opened: Pack) -> Preprocessing:
+    return Preprocessing(40, 32, opened.mean_image, np.ones(3), opened.colour_stds, opened.colour_axes)
+
+
+def run_of(**data) -> Spec:
+    settings = [f"data.{name}={value}" for name, value in data.items()]
+    return change(spec.as_run(classes=3), [f"run.batch={BATCH}", "run.seed=4", "net.crop_px=32", *settings])
+
+
+def jobs_of(opened: Pack, run: Spec, step: int = 0):
+    clock = Clock(step, PER_EPOCH, EPOCHS * PER_EPOCH)
+    return loader.training_jobs(run, prep_of(opened), len(opened.splits["train"]), clock)
+
+
+def batches_of(opened: Pack, run: Spec, workers: int, step: int = 0) -> list[tuple[torch.Tensor, torch.Tensor, int]]:
+    made = loader.batches(opened.splits["train"], prep_of(opened), jobs_of(opened, run, step), BATCH, workers)
+    return [(batch.images_nchw.clone(), batch.labels, batch.epoch) for batch in made]
+
+
+def same(a, b) -> bool:
+    return len(a) == len(b) and all(
+        torch.equal(x[0], y[0]) and torch.equal(x[1], y[1]) and x[2] == y[2] for x, y in zip(a, b, strict=True)
+    )
+
+
+@pytest.mark.parametrize("reshuffle", [True, False])
+def test_same_batches_for_any_number_of_workers(packed, reshuffle):
+    run = run_of(reshuffle=reshuffle)
+    alone = batches_of(packed, run, workers=0)
+    assert len(alone) == EPOCHS * PER_EPOCH
+    assert same(alone, batches_of(packed, run, workers=1))
+    assert same(alone, batches_of(packed, run, workers=2))
+
+
+def test_what_a_batch_holds(packed):
+    run, split, prep = run_of(reshuffle=True), packed.splits["train"], prep_of(packed)
+    jobs = list(jobs_of(packed, run))
+    for batch, job in zip(batches_of(packed, run, workers=1), jobs, strict=True):
+        squares = np.stack([split.pixels(int(i)) for i in job.pictures])
+        wanted = augment.cut(squares, job.draws, prep, np.empty((len(squares), 32, 32, 3), np.float32))
+        assert torch.equal(batch[0], torch.from_numpy(wanted).permute(0, 3, 1, 2))
+        assert batch[0].is_contiguous(memory_format=torch.channels_last)
+        assert batch[1].tolist() == [split.labels[i] for i in job.pictures]
+
+
+@pytest.mark.parametrize("reshuffle", [True, False])
+def test_every_picture_once_an_epoch(packed, reshuffle):
+    jobs = list(jobs_of(packed, run_of(reshuffle=reshuffle)))
+    assert [(job.epoch, job.pictures.size) for job in jobs] == [(e, n) for e in range(3) for n in (8, 8, 5)]
+    orders = [np.concatenate([job.pictures for job in jobs if job.epoch == epoch]) for epoch in range(EPOCHS)]
+    assert all(sorted(order) == list(range(COUNT)) for order in orders)
+    assert all(np.array_equal(a, b) is not reshuffle for a, b in pairwise(orders))
+
+
+def test_light_goes_off_at_its_time(packed):
+    jobs = list(jobs_of(packed, run_of(relight_until="4st")))
+    assert [job.draws.divisor for job in jobs] == pytest.approx([1.1] * 4 + [1] * 5)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_batch_stays_until_the_next_is_asked_for(packed, workers):
+    made = loader.batches(packed.splits["train"], prep_of(packed), jobs_of(packed, run_of()), BATCH, workers)
+    wanted = batches_of(packed, run_of(), workers=0)
+    for batch, (images, _, _) in zip(made, wanted, strict=True):
+        time.sleep(0.005)  # the threads go on making later batches meanwhile
+        assert torch.equal(batch.images_nchw, images)
+
+
+@pytest.mark.parametrize("step", [1, 4, 8])
+def test_starting_in_the_middle_gives_the_same_batches(packed, step):
+    run = run_of(reshuffle=True)
+    assert same(batches_of(packed, run, 1, step), batches_of(packed, run, 1)[step:])
+    assert batches_of(packed, run, 1, EPOCHS * PER_EPOCH) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stopping_early_leaves_no_threads_at_work(packed, workers):
+    made = loader.batches(packed.splits["train"], prep_of(packed), jobs_of(packed, run_of()), BATCH, workers)
+    next(made)
+    made.close()
+    with pytest.raises(StopIteration):
+        next(made)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_picture_is_named(packed, tmp_path, workers):
+    if packed.encoding == "raw":
+        pytest.skip("raw pixels have no form that could break; verify compares their hashes")
+    for file in packed.path.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    split = packed.splits["train"]
+    key, stored = split.key(10), bytes(split.image_bytes(10))
+    shard: Path = tmp_path / "train-00000.arrow"
+    shard.write_bytes(shard.read_bytes().replace(stored, bytes(40) + stored[40:]))
+    damaged = open_pack(tmp_path)
+    with pytest.raises(DataError, match=f"picture {key} of the pack is damaged .*; run alexnet verify"):
+        batches_of(damaged, run_of(), workers)
+
+
+@pytest.mark.parametrize(("count", "batch", "views"), [(9, 4, [2]), (9, 4, list(range(10))), (3, 8, [2]), (0, 4, [2])])
+def test_views_cover_every_picture_once_each(packed, count, batch, views):
+    jobs = list(loader.view_jobs(prep_of(packed), count, batch, views))
+    seen = [
+        (int(i), int(t), int(x), bool(m))
+        for job in jobs
+        for i, t, x, m in zip(job.pictures, job.draws.tops, job.draws.lefts, job.draws.mirrors, strict=True)
+    ]
+    assert len(seen) == len(set(seen)) == count * len(views)
+    assert {i for i, *_ in seen} == set(range(count))
+    assert max((job.pictures.size for job in jobs), default=0) <= batch
+    for first in range(0, len(jobs), len(views)):  # all views of some pictures before the next pictures
+        assert all(np.array_equal(job.pictures, jobs[first].pictures) for job in jobs[first : first + len(views)])

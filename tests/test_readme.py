@@ -1,0 +1,52 @@
+"""README says what is: its table comes from committed rows, its commands and settings exist."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from alexnet import presets
+from alexnet import spec as spec_module
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+
+def test_the_result_table_is_that_of_the_committed_rows():
+    import tables
+
+    assert tables.written(README, tables.rows()) == README
+
+
+def test_it_is_short():
+    assert README.count("\n") <= 200
+
+
+@pytest.mark.parametrize("setting", sorted(set(re.findall(r"--set ([\w.]+=\S+)", README))))
+def test_every_setting_shown_exists(setting):
+    before = spec_module.preset("as_run")
+    assert spec_module.change(before, [setting]) != before
+
+
+def test_every_preset_is_listed():
+    assert set(presets.NAMES) <= set(re.findall(r"`(\w+)`", README))
+
+
+def test_every_verb_shown_exists():
+    from alexnet import cli
+
+    verbs = set(re.findall(r"^alexnet (\w+)", README, re.MULTILINE))
+    assert verbs <= set(vars(cli))
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((docs/\w+\.md)\)", README))
+def test_every_link_leads_somewhere(path):
+    assert (ROOT / path).exists()
+
+
+def test_every_file_of_the_tree_exists():
+    names = re.findall(r"(\w+\.py|\w+/)(?=  )", README[README.index("## The tree") :])
+    there = {p.name + ("/" if p.is_dir() else "") for p in [*ROOT.iterdir(), *(ROOT / "alexnet").iterdir()]}
+    assert set(names) <= there
