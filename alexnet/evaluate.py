@@ -38,8 +38,9 @@ class Machine:
     workers: int = 2
     batch: int = 128
 
-    def autocast(self):
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
 
 
 def predictions(member: Member, split: Split, views: int, machine: Machine) -> Iterator[Tensor]:
@@ -58,8 +59,7 @@ def predictions(member: Member, split: Split, views: int, machine: Machine) -> I
 
 @torch.inference_mode()  # here and not around a `yield`: the mode would leak into whoever asks for the next batch
 def _softmax(net: nn.Module, images_nchw: Tensor, machine: Machine) -> Tensor:
-    with machine.autocast():
-        logits = net(images_nchw.to(machine.device))
+    logits = net(images_nchw.to(machine.device, machine.dtype))
     return torch.softmax(logits.float(), dim=1)
 
 

@@ -156,6 +156,14 @@ def initialise(net: AlexNet, seed: int) -> None:
         layer.bias.fill_(bias)
 
 
+def compute_in(net: AlexNet, dtype: torch.dtype) -> AlexNet:
+    """Casts the weights of convolutions and dense layers, in place; batch norm keeps float32 for its averages."""
+    for layer in net.children():
+        if isinstance(layer, nn.Conv2d | nn.Linear | LocalConv2d):
+            layer.to(dtype)
+    return net
+
+
 def _sigma_and_bias(spec: NetSpec, name: str) -> tuple[float, float]:
     if name == "fc8":
         return spec.fc8_sigma, spec.fc8_bias

@@ -19,7 +19,7 @@ from alexnet.data import augment, image
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import AlexnetError, CheckpointError, DataError
 from alexnet.evaluate import Machine, Member
-from alexnet.net import AlexNet
+from alexnet.net import AlexNet, compute_in
 from alexnet.spec import NetSpec
 
 Image = str | Path | bytes | np.ndarray
@@ -37,19 +37,18 @@ class Predictor:
     place: Machine
 
     def views(self, picture: Image, views: int = 10) -> Tensor:
-        """(views, 3, crop, crop) float32, what the net sees of one picture; 1 view is the centre."""
+        """(views, 3, crop, crop), what the net sees of one picture; 1 view is the centre."""
         square_nhwc = image.square(pixels(picture), self.prep.size_px)[None]
         crop = self.prep.crop_px
         crops = np.empty((views, crop, crop, 3), np.float32)
         for i, view in enumerate(augment.views(views)):
             augment.cut(square_nhwc, augment.view_draws(self.prep, 1, view), self.prep, crops[i : i + 1])
-        return torch.from_numpy(crops).permute(0, 3, 1, 2).to(self.place.device)
+        return torch.from_numpy(crops).permute(0, 3, 1, 2).to(self.place.device, self.place.dtype)
 
     @torch.inference_mode()
     def probabilities(self, picture: Image, views: int = 10) -> Tensor:
         """(classes,) float32: softmax averaged over the views."""
-        with self.place.autocast():
-            logits = self.net(self.views(picture, views))
+        logits = self.net(self.views(picture, views))
         return torch.softmax(logits.float(), dim=1).mean(0).cpu()
 
     def top5(self, picture: Image, views: int = 10) -> list[dict]:
@@ -113,5 +112,5 @@ def load(run: str | Path, device: str = "auto", precision: str = "auto") -> Pred
         raise CheckpointError(f"{path} does not fit this version or itself: {str(error).splitlines()[0]}") from None
     on, _ = machine.device(device)
     place = Machine(on, machine.precision(precision, on)[0])
-    net = net.to(on, memory_format=torch.channels_last).eval()
+    net = compute_in(net, place.dtype).to(on, memory_format=torch.channels_last).eval()
     return Predictor(path, net, prep, passport["classes"], passport, place)

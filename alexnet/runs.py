@@ -23,7 +23,6 @@ from alexnet.data.augment import Preprocessing
 from alexnet.data.packfile import Pack
 from alexnet.errors import DataError, UsageError
 from alexnet.log import read_metrics
-from alexnet.net import AlexNet
 from alexnet.spec import Spec
 
 FREE_TO_CHANGE = ("workers", "keep", "checkpoint_every", "checkpoint_minutes", "log_every")  # without changing a bit
@@ -82,8 +81,8 @@ def preprocessing(spec: Spec, pack: Pack) -> Preprocessing:
     return Preprocessing(pack.size_px, spec.net.crop_px, mean, stds, pack.colour_stds, pack.colour_axes)
 
 
-def model_tensors(net: AlexNet, prep: Preprocessing) -> dict[str, Tensor]:
-    return {**net.state_dict(), "preprocessing.mean": torch.from_numpy(prep.mean)}
+def model_tensors(weights: dict[str, Tensor], prep: Preprocessing) -> dict[str, Tensor]:
+    return {**weights, "preprocessing.mean": torch.from_numpy(prep.mean)}
 
 
 def passport(spec: Spec, step: int, pack: Pack, prep: Preprocessing, accuracy: dict | None) -> dict:

@@ -48,6 +48,13 @@ class Duration:
         return f"{self.value!r}".removesuffix(".0") + self.unit  # every digit: 1234567st stays what it is
 
 
+def _require(spec, **ranges: bool) -> None:
+    """UsageError naming the first field of `spec` that is out of its range."""
+    for name, fine in ranges.items():
+        if not fine:
+            raise UsageError(f"{type(spec).__name__}.{name}={getattr(spec, name)} is out of its range")
+
+
 @dataclass(frozen=True)
 class LrnSpec:
     """Local response norm: x * (k + alpha' * sum of squares over `size` maps) ** -beta, alpha' = alpha / size if
@@ -61,6 +68,9 @@ class LrnSpec:
     alpha_divided: bool = True
     span: Literal["tower", "all"] = "tower"
 
+    def __post_init__(self):
+        _require(self, size=self.size >= 1, alpha=self.alpha >= 0, k=self.k >= 0)
+
 
 @dataclass(frozen=True)
 class RnormSpec:
@@ -71,12 +81,18 @@ class RnormSpec:
     beta: float = 0.75
     k: float = 1.0
 
+    def __post_init__(self):
+        _require(self, size=self.size >= 1, alpha=self.alpha >= 0, k=self.k >= 0)
+
 
 @dataclass(frozen=True)
 class PoolSpec:
     size_px: int = 3
     stride: int = 2
     ceil: bool = False
+
+    def __post_init__(self):
+        _require(self, size_px=self.size_px >= 1, stride=self.stride >= 1)
 
 
 @dataclass(frozen=True)
@@ -93,6 +109,10 @@ class ConvSpec:
     bias: float = 0.0
     local: bool = False  # own filters at every position
 
+    def __post_init__(self):
+        _require(self, channels=self.channels >= 1, kernel_px=self.kernel_px >= 1, stride=self.stride >= 1)
+        _require(self, padding_px=self.padding_px >= 0, overhang_px=self.overhang_px >= 0, sigma=self.sigma >= 0)
+
 
 @dataclass(frozen=True)
 class DenseSpec:
@@ -103,6 +123,9 @@ class DenseSpec:
     bias: float = 0.0
     before: tuple[str, ...] = ()
     then: tuple[str, ...] = ("act", "drop")
+
+    def __post_init__(self):
+        _require(self, outputs=self.outputs >= 1, sigma=self.sigma >= 0)
 
 
 @dataclass(frozen=True)
@@ -131,6 +154,10 @@ class NetSpec:
     fc8_sigma: float = 0.01
     fc8_bias: float = 0.0
 
+    def __post_init__(self):
+        _require(self, classes=self.classes >= 1, crop_px=self.crop_px >= 1, towers=self.towers >= 1)
+        _require(self, dropout=0 <= self.dropout < 1)
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -146,6 +173,9 @@ class DataSpec:
     relight_until: Duration = Duration(75, "%")
     reshuffle: bool = False  # False: the packed order in every epoch, as in 2012
 
+    def __post_init__(self):
+        _require(self, draw_group=self.draw_group >= 1)
+
 
 @dataclass(frozen=True)
 class ScheduleSpec:
@@ -158,6 +188,9 @@ class ScheduleSpec:
     warmup: Duration = Duration(0, "%")  # linear from zero
     steps: tuple[str, ...] = ()  # WHEN:RATE or WHEN:LAYER:RATE, e.g. 25ep:0.001, 72ep:conv1:0
     patience: int = 3  # evaluations without a better validation error before a plateau drop
+
+    def __post_init__(self):
+        _require(self, factor=self.factor > 0, count=self.count >= 1, patience=self.patience >= 1)
 
 
 @dataclass(frozen=True)
@@ -175,6 +208,10 @@ class SgdSpec:
     frozen: tuple[str, ...] = ()
     label_smoothing: float = 0.0
 
+    def __post_init__(self):
+        _require(self, rate=self.rate >= 0, bias_rate=self.bias_rate >= 0, momentum=0 <= self.momentum < 1)
+        _require(self, label_smoothing=0 <= self.label_smoothing < 1)
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -189,6 +226,9 @@ class RunSpec:
     checkpoint_minutes: float = 5.0
     keep: int = 2  # checkpoints kept
     log_every: Duration = Duration(10, "st")
+
+    def __post_init__(self):
+        _require(self, batch=self.batch >= 1, workers=self.workers >= 0, keep=self.keep >= 1, seed=self.seed >= 0)
 
 
 @dataclass(frozen=True)

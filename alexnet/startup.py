@@ -19,6 +19,7 @@ from alexnet.sgd import Sgd
 LOOKS = (5, 20, 50, 100, 200, 400, 800)  # steps after which a look is taken
 GLUED = 0.01  # a loss within 1 % of ln(classes) has learnt nothing
 LATE = 200  # steps after which a glued loss is a stall rather than a slow start
+SETTLED = 20  # steps after which weights that began tiny no longer change by their own size
 DEAD, VANISHING, EXPLODING = 0.9, 1e-6, 0.1
 
 
@@ -55,7 +56,7 @@ def look(net: AlexNet, sgd: Sgd, images_nchw: Tensor, loss: float, step: int) ->
     ratios = {}
     for name, velocity in sgd.velocities.items():
         if name.endswith(".weight"):
-            ratios[name.removesuffix(".weight")] = _ratio(velocity, sgd.parameters[name])
+            ratios[name.removesuffix(".weight")] = _ratio(velocity, sgd.weights[name])
     return Look(step, loss, math.log(net.spec.classes), dead, ratios)
 
 
@@ -78,7 +79,7 @@ def advice(seen: Look) -> list[str]:
             f"the loss is far above chance ({seen.chance_loss:.2f}): the rate is too high. Try --set sgd.rate=0.001"
         )
     fast = [name for name, ratio in seen.update_ratio.items() if ratio > EXPLODING]
-    if fast and seen.loss > 1.1 * seen.chance_loss:
+    if fast and (seen.loss > 1.1 * seen.chance_loss or (seen.glued and seen.step >= SETTLED)):
         lines.append(f"{', '.join(fast)} change by over a tenth a step: the rate is too high. Divide sgd.rate by 10")
     if not seen.glued:
         return lines

@@ -65,15 +65,20 @@ class State:
     train_loss: float = math.nan
     result: dict | None = None  # of the latest evaluation, with its step
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The net's state dict with its weights in float32."""
+        return self.net.state_dict() | self.sgd.weights
 
-def resume(state: State, run: Path, device: torch.device) -> int:
+
+def resume(state: State, run: Path) -> int:
     """Loads the newest intact checkpoint, if any, into `state`; returns where metrics.jsonl stood."""
     found = checkpoint.latest(run / "checkpoints")
     if found is None:
         return 0
     tensors, record = found
-    state.net.load_state_dict({n[4:]: t for n, t in tensors.items() if n.startswith("net.")})
-    state.sgd.velocities = {n[9:]: t.to(device) for n, t in tensors.items() if n.startswith("velocity.")}
+    weights = {n[4:]: t for n, t in tensors.items() if n.startswith("net.")}
+    state.net.load_state_dict(weights)
+    state.sgd.load(weights, {n[9:]: t for n, t in tensors.items() if n.startswith("velocity.")})
     state.clock = replace(state.clock, step=record["step"])
     state.plateau, state.window = Plateau(**record["plateau"]), Window(**record["window"])
     state.train_loss = record["train_loss"]
@@ -91,20 +96,19 @@ def resume(state: State, run: Path, device: torch.device) -> int:
 
 def save(state: State, run: Path, metrics: Metrics) -> None:
     """A checkpoint from which `resume` continues bit for bit."""
-    tensors = {f"net.{name}": t for name, t in state.net.state_dict().items()}
+    tensors = {f"net.{name}": t for name, t in state.tensors().items()}
     tensors |= {f"velocity.{name}": t for name, t in state.sgd.velocities.items()}
     record = {"plateau": asdict(state.plateau), "window": asdict(state.window), "metrics_nbytes": metrics.nbytes}
     record |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "train_loss": state.train_loss}
     checkpoint.save(run / "checkpoints", state.clock.step, tensors, record, state.spec.run.keep)
 
 
-def step(state: State, images_nchw: Tensor, labels: Tensor, autocast) -> tuple[float, int]:
+def step(state: State, images_nchw: Tensor, labels: Tensor) -> tuple[float, int]:
     """One update; (mean loss, wrong answers) of the batch. Raises NonFinite before the weights are touched."""
     torch.manual_seed(mix(state.spec.run.seed, state.clock.step))  # dropout's masks
     for parameter in state.sgd.parameters.values():
         parameter.grad = None
-    with autocast():
-        logits = state.net(images_nchw)
+    logits = state.net(images_nchw)
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=state.spec.sgd.label_smoothing)
     value = loss.item()
     if not math.isfinite(value):
@@ -159,7 +163,7 @@ def train(spec: Spec, pack: Pack, run: Path, stop_at: int | None = None) -> dict
             say(f"{run} is finished; evaluate it, or give another --run")
             return runs.last_record(run)
         state, place = prepare(spec, pack)
-        metrics = Metrics(run / "metrics.jsonl", resume(state, run, place.device))
+        metrics = Metrics(run / "metrics.jsonl", resume(state, run))
         try:
             _loop(state, pack, run, place, metrics, asked, stop_at)
             return finish(state, pack, run, place, metrics)
@@ -170,8 +174,6 @@ def train(spec: Spec, pack: Pack, run: Path, stop_at: int | None = None) -> dict
 def prepare(spec: Spec, pack: Pack) -> tuple[State, Machine]:
     """The net and everything around it at step 0, and where it computes; says what was chosen and why."""
     machine.keep_freed_memory()
-    if spec.run.keep < 1 or spec.run.batch < 1 or spec.run.workers < 0:
-        raise UsageError("run.keep and run.batch are at least 1, run.workers at least 0")
     device, why_device = machine.device(spec.run.device)
     precision, why_precision = machine.precision(spec.run.precision, device)
     say(f"computing on {device} ({why_device}) in {precision} ({why_precision}), {torch.get_num_threads()} threads")
@@ -181,9 +183,9 @@ def prepare(spec: Spec, pack: Pack) -> tuple[State, Machine]:
     if not total:
         raise UsageError(f"run.length={spec.run.length}: give at least one step, e.g. --epochs 90 or --steps 2000")
     net = AlexNet(spec.net, spec.run.seed).to(device, memory_format=torch.channels_last).train()
-    sgd = Sgd.of(net, spec.sgd)
-    schedule.check(spec.sgd, sgd.layers)
     place = Machine(device, precision, spec.run.workers, spec.run.batch)
+    sgd = Sgd.of(net, spec.sgd, place.dtype)
+    schedule.check(spec.sgd, sgd.layers)
     parameters = sum(p.numel() for p in net.parameters())
     say(f"{parameters:,} parameters; {count:,} pictures, {total:,} steps of {spec.run.batch}")
     return State(spec, net, sgd, Clock(0, per_epoch, total)), place
@@ -197,8 +199,8 @@ def _loop(
     meter = Meter()
     for batch in loader.batches(split, prep, jobs, spec.run.batch, spec.run.workers):
         meter.got_batch()
-        images, labels = batch.images_nchw.to(place.device), batch.labels.to(place.device)
-        loss, wrong = step(state, images, labels, place.autocast)
+        images, labels = batch.images_nchw.to(place.device, place.dtype), batch.labels.to(place.device)
+        loss, wrong = step(state, images, labels)
         count = len(labels)
         state.window = Window(
             state.window.loss_sum + loss * count, state.window.wrong + wrong, state.window.images + count
@@ -272,6 +274,6 @@ def finish(state: State, pack: Pack, run: Path, place: Machine, metrics: Metrics
     summary |= {k: accuracy[k] if accuracy else None for k in ("top1_error", "top5_error")} | runs.speed(run)
     metrics.write(summary=summary)
     passport = runs.passport(state.spec, step, pack, prep, accuracy)
-    checkpoint.save_model(run / "model.safetensors", runs.model_tensors(state.net, prep), passport)
+    checkpoint.save_model(run / "model.safetensors", runs.model_tensors(state.tensors(), prep), passport)
     say(f"done in {duration(summary['time_s'])}: {run / 'model.safetensors'}")
     return summary

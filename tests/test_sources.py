@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from alexnet.data.sources import open_source
-from alexnet.errors import DataError
+from alexnet.errors import DataError, UsageError
 
 
 def put_picture(path: Path, colour: int = 0, size: tuple[int, int] = (90, 80)) -> None:
@@ -122,7 +122,7 @@ def test_folders_that_cannot_be_used(tmp_path, make, message):
 def test_missing_folder_and_wrong_fraction(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         open_source(tmp_path / "nowhere")
-    with pytest.raises(DataError, match="between 0 and 1"):
+    with pytest.raises(UsageError, match="between 0 and 1"):
         open_source(tmp_path, val_fraction=1.5)
 
 

@@ -139,3 +139,21 @@ def test_foreign_records_are_refused(base, damage):
     damage(record)
     with pytest.raises(UsageError):
         from_dict(record)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "run.batch=0",
+        "net.dropout=1.5",
+        "net.classes=0",
+        "net.lrn.size=0",
+        "net.conv1.stride=0",
+        "sgd.momentum=1",
+        "run.keep=0",
+    ],
+)
+def test_numbers_out_of_their_range_are_refused(setting):
+    field = setting.split("=")[0].rsplit(".", 1)[1]
+    with pytest.raises(UsageError, match=f"{field}=.* out of its range"):
+        change(spec.preset("as_run"), [setting])

@@ -105,6 +105,12 @@ def test_messages_name_what_to_change(change, wanted):
     assert wanted in startup.message(replace(HEALTHY, **change))
 
 
+def test_a_rate_at_which_the_loss_only_jumps_around_chance_is_told():
+    jumping = replace(HEALTHY, loss=HEALTHY.chance_loss, update_ratio={"conv1": 0.2})
+    assert "Divide sgd.rate" in startup.message(replace(jumping, step=50))
+    assert "Divide sgd.rate" not in startup.message(replace(jumping, step=5))  # tiny first weights do so at first
+
+
 @pytest.mark.parametrize(
     "seen",
     [

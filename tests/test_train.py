@@ -1,5 +1,6 @@
 """Training: resumes bit for bit, stops before a bad update, and refuses what does not belong together."""
 
+import itertools
 import json
 import math
 import os
@@ -15,6 +16,7 @@ import torch
 from tiny import spec
 
 from alexnet import checkpoint, runs, train
+from alexnet.data import loader
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.log import read_metrics
 from alexnet.train import NonFinite, Stopped
@@ -42,6 +44,35 @@ def test_a_resumed_run_ends_with_the_bytes_of_an_undisturbed_one(straight, tiny_
         train.train(changed, tiny_pack, tmp_path / "run", stop_at=stop_at)
     train.train(changed, tiny_pack, tmp_path / "run")
     assert model_bytes(tmp_path / "run") == model_bytes(straight)
+
+
+@pytest.mark.parametrize("stop_at", [3, 8])
+def test_bf16_resumes_bit_for_bit_too(tiny_pack, tmp_path, stop_at):
+    bf16 = spec("run.precision=bf16", "run.length=2ep")
+    train.train(bf16, tiny_pack, tmp_path / "straight")
+    with pytest.raises(Stopped):
+        train.train(bf16, tiny_pack, tmp_path / "run", stop_at=stop_at)
+    train.train(bf16, tiny_pack, tmp_path / "run")
+    assert model_bytes(tmp_path / "run") == model_bytes(tmp_path / "straight")
+    tensors, _ = checkpoint.load_model(tmp_path / "run/model.safetensors")
+    assert all(t.dtype == torch.float32 for t in tensors.values())
+
+
+@pytest.mark.parametrize("norm", ["", "bn"])
+def test_bf16_follows_fp32(tiny_pack, norm):
+    """The first five losses differ by rounding only; batch norm keeps its float32 averages."""
+    then = ",".join(filter(None, [norm, "act"]))
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        state, place = train.prepare(
+            spec(f"run.precision={precision}", "net.dropout=0", f"net.conv2.then={then}"), tiny_pack
+        )
+        prep = runs.preprocessing(state.spec, tiny_pack)
+        jobs = loader.training_jobs(state.spec, prep, 66, state.clock)
+        batches = itertools.islice(loader.batches(tiny_pack.splits["train"], prep, jobs, 20, 0), 5)
+        losses[precision] = [train.step(state, b.images_nchw.to(place.dtype), b.labels)[0] for b in batches]
+    assert np.allclose(losses["fp32"], losses["bf16"], rtol=0.03)
+    assert losses["fp32"] != losses["bf16"]
 
 
 def without_times(run: Path) -> list[dict]:
@@ -87,11 +118,11 @@ def test_it_learns_what_it_is_shown(tiny_pack, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(tiny_pack):
-    state, place = train.prepare(spec(), tiny_pack)
+    state, _ = train.prepare(spec(), tiny_pack)
     images = torch.full((4, 3, 12, 12), torch.nan)
     before = {name: p.clone() for name, p in state.sgd.parameters.items()}
     with pytest.raises(NonFinite, match=r"nan at step 1;.*\n.*sgd.rate=0.0001"):
-        train.step(state, images, torch.zeros(4, dtype=torch.long), place.autocast)
+        train.step(state, images, torch.zeros(4, dtype=torch.long))
     assert all(torch.equal(before[name], p) for name, p in state.sgd.parameters.items())
 
 
