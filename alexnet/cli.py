@@ -297,3 +297,42 @@ def info(json: Json = False) -> None:
     record = {"alexnet": __version__, **machine.versions(), "device": str(device), "device_reason": why_device}
     record |= {"precision": precision, "precision_reason": why_precision, "lrn": backend, "lrn_reason": why_backend}
     _emit(record, json, "\n".join(f"{name:17} {value}" for name, value in record.items()))
+
+
+@VERBS.command
+def bench(
+    what: Positional[Literal["train", "lrn", "loader", "predict", "doctor", "all"]],
+    data: Positional[str | None] = None,
+    /,
+    toy: bool = False,
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """How fast, as ratios: ours, the peers and the physical limit, in turns in the same run.
+
+    Args:
+        what: a training step, the response norm, the loader, prediction, what limits a run (doctor), or all.
+        data: a pack, or anything `alexnet pack` takes; none: the built-in set.
+        toy: small sizes, to see that it runs.
+        out: a file of JSON lines to append the rows to, such as results/speed.jsonl.
+    """
+    import importlib
+
+    from alexnet.bench.turns import place
+
+    names = ("train", "lrn", "loader", "predict", "doctor") if what == "all" else (what,)
+    found = [importlib.import_module(f"alexnet.bench.{name}").rows(toy, data) for name in names]
+    rows = [{**row, "toy": toy, **place()} for group in found for row in group]
+    if out is not None:
+        with open(out, "a") as file:
+            file.writelines(json_module.dumps(row) + "\n" for row in rows)
+    cells = [("what", "ours", "peers", "ratio", "more"), *map(_bench_cells, rows)]
+    _emit({"rows": rows}, json, _table(cells))
+
+
+def _bench_cells(row: dict) -> tuple[str, ...]:
+    peers = ", ".join(f"{name} {value:,}" for name, value in row["peer"].items()) or "-"
+    known = ("name", "value", "unit", "peer", "ratio", "ratios", "versions", "threads", "toy")
+    more = ", ".join(f"{name} {value}" for name, value in row.items() if name not in known)
+    ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
+    return row["name"], f"{row['value']:,} {row['unit']}", peers, ratio, more

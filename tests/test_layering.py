@@ -24,7 +24,7 @@ LAYERS = [
     ("sgd",),
     ("startup", "fidelity", "evaluate", "weights", "layerfile", "parallel", "runs"),
     ("predict", "train"),
-    ("features", "claims", "verify"),
+    ("features", "claims", "verify", "bench"),
     ("figures", "report"),
     ("study", "serve"),
     ("cli",),

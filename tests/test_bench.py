@@ -1,0 +1,50 @@
+"""Every benchmark runs once at toy size and gives rows with the fixed keys."""
+
+import importlib
+
+import pytest
+
+from alexnet.bench import doctor, train, turns
+from alexnet.data import pack as packs
+from alexnet.data.sources import open_source
+from alexnet.net import AlexNet
+from alexnet.spec import preset
+
+
+@pytest.fixture(scope="module")
+def jpeg_pack(pictures, tmp_path_factory) -> str:
+    """The tiny pictures as 256-pixel JPEG squares."""
+    out = tmp_path_factory.mktemp("bench") / "jpeg.pack"
+    packs.pack(open_source(pictures), out, size_px=256)
+    return str(out)
+
+
+@pytest.mark.parametrize("name", ["lrn", "loader", "predict", "doctor", "train"])
+def test_it_runs_at_toy_size(name, jpeg_pack):
+    rows = importlib.import_module(f"alexnet.bench.{name}").rows(True, jpeg_pack)
+    assert rows
+    for row in rows:
+        assert {"name", "value", "unit", "peer", "ratio"} <= row.keys()
+        assert row["value"] > 0
+
+
+def test_a_row_says_where_it_was_measured():
+    where = turns.place()
+    assert where["threads"] >= 1
+    assert {"torch", "cpu", "python", "alexnet"} <= where["versions"].keys()
+
+
+def test_calls_take_turns():
+    order = []
+    turns.in_turns_s({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, rounds=2)
+    assert "".join(order) == "ababab"
+
+
+def test_operations_of_a_training_step():
+    """4.14 GFLOP a picture with 1000 classes: three passes of 724.4 M multiply-adds, less conv1's input gradient."""
+    assert train.training_flops(AlexNet(preset("as_run").net)) / 1e9 == pytest.approx(4.136, abs=0.001)
+
+
+def test_the_doctor_names_the_limit():
+    assert "the net is the limit" in doctor.advice(feed=1000, compute=100, threads=2)
+    assert "run.workers=4" in doctor.advice(feed=100, compute=200, threads=2)
