@@ -138,13 +138,31 @@ def views(number: int) -> list[int]:
 
 def cut(squares_nhwc: np.ndarray, draws: Draws, prep: Preprocessing, out_nhwc: np.ndarray) -> np.ndarray:
     """Crop, mirror, subtract the mean, relight and scale a batch into `out_nhwc` (N, crop, crop, 3) float32."""
-    scales = (1.0 / (prep.stds * draws.divisor)).astype(np.float32)
-    _cut(squares_nhwc, draws.tops, draws.lefts, draws.mirrors, prep.central_mean(), draws.shifts, scales, out_nhwc)
+    cut_part(squares_nhwc, draws, mean_and_scales(draws, prep), out_nhwc, 0, len(out_nhwc))
     return out_nhwc
 
 
+def mean_and_scales(draws: Draws, prep: Preprocessing) -> tuple[np.ndarray, np.ndarray]:
+    """What every picture of a batch is cut with: the central mean (crop, crop, 3) and the colours' factors (3,)."""
+    return prep.central_mean(), (1.0 / (prep.stds * draws.divisor)).astype(np.float32)
+
+
+def cut_part(
+    squares_nhwc: np.ndarray,
+    draws: Draws,
+    mean_scales: tuple[np.ndarray, np.ndarray],
+    out_nhwc: np.ndarray,
+    first: int,
+    last: int,
+) -> None:
+    """`cut` for the pictures [first, last) of a batch, whose squares alone are `squares_nhwc`."""
+    mean, scales = mean_scales
+    each = draws.tops, draws.lefts, draws.mirrors
+    _cut(squares_nhwc, *each, mean, draws.shifts, scales, out_nhwc, first, last)
+
+
 @njit(cache=True, nogil=True)
-def _cut(squares, tops, lefts, mirrors, mean, shifts, scales, out):
+def _cut(squares, tops, lefts, mirrors, mean, shifts, scales, out, begin, end):
     """A row is crop * 3 numbers side by side, so that one vectorised loop serves its colours; mirrored rows are first
     turned round in a buffer of bytes.
     """
@@ -153,11 +171,11 @@ def _cut(squares, tops, lefts, mirrors, mean, shifts, scales, out):
     shift, scale = np.empty(width, np.float32), np.empty(width, np.float32)
     for i in range(width):
         scale[i] = scales[i % 3]
-    for n in range(out.shape[0]):
+    for n in range(begin, end):
         for i in range(width):
             shift[i] = shifts[n, i % 3]
         for y in range(size):
-            pixels = squares[n, tops[n] + y, lefts[n] : lefts[n] + out.shape[2]].reshape(width)
+            pixels = squares[n - begin, tops[n] + y, lefts[n] : lefts[n] + out.shape[2]].reshape(width)
             if mirrors[n]:
                 for i in range(0, width, 3):
                     for colour in range(3):

@@ -45,7 +45,9 @@ class Job:
 
 @dataclass
 class Slot:
-    squares_nhwc: np.ndarray
+    """A thread's picture and its batch."""
+
+    square_hwc: np.ndarray
     crops_nhwc: np.ndarray
 
 
@@ -54,13 +56,13 @@ def batches(split: Split, prep: Preprocessing, jobs: Iterable[Job], batch: int, 
     size, crop = split.size_px, prep.crop_px
     slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
     for _ in range(workers + AHEAD + 1):
-        slots.put(Slot(np.empty((batch, size, size, 3), np.uint8), np.empty((batch, crop, crop, 3), np.float32)))
+        slots.put(Slot(np.empty((size, size, 3), np.uint8), np.empty((batch, crop, crop, 3), np.float32)))
 
     def make(job: Job, slot: Slot) -> Batch:
-        count = job.pictures.size
-        for i, picture in enumerate(job.pictures):
-            read(split, int(picture), slot.squares_nhwc[i])
-        crops = augment.cut(slot.squares_nhwc[:count], job.draws, prep, slot.crops_nhwc[:count])
+        crops, mean_scales = slot.crops_nhwc[: job.pictures.size], augment.mean_and_scales(job.draws, prep)
+        for place, picture in enumerate(job.pictures):  # cut while its pixels are still in cache
+            read(split, int(picture), slot.square_hwc)
+            augment.cut_part(slot.square_hwc[None], job.draws, mean_scales, crops, place, place + 1)
         labels = torch.from_numpy(split.labels[job.pictures].astype(np.int64))
         return Batch(torch.from_numpy(crops).permute(0, 3, 1, 2), labels, job.epoch)
 
