@@ -104,13 +104,12 @@ def train(
 
     if epochs is not None and steps is not None:
         raise UsageError("give --epochs or --steps, not both")
-    spec_module.change(spec_module.preset(preset), settings)  # a misspelt setting is told before anything is packed
-    spec = spec_module.change(spec_module.preset(preset), settings)
+    length = f"{epochs}ep" if epochs is not None else f"{steps}st" if steps is not None else None
+    given = {"run.length": length, "run.batch": batch, "run.seed": seed, "run.device": device}
+    options = [f"{name}={value}" for name, value in {**given, "run.precision": precision}.items() if value is not None]
+    spec = spec_module.change(spec_module.preset(preset), [*options, *settings])  # what is wrong is told before packing
     small = data in (None, "shapes") and spec.net.crop_px <= 32
     opened = ensure_pack(data, size_px=32 if small else None, progress=_progress("packing"), say=say)
-    given = {"run.length": f"{epochs}ep" if epochs is not None else f"{steps}st" if steps is not None else None}
-    given |= {"run.batch": batch, "run.seed": seed, "run.device": device, "run.precision": precision}
-    options = [f"{name}={value}" for name, value in given.items() if value is not None]
     spec = spec_module.change(spec_module.preset(preset, classes=len(opened.classes)), [*options, *settings])
     if spec.net.classes != len(opened.classes):
         raise UsageError(
