@@ -315,7 +315,7 @@ def test_ensure_pack_of_nothing_is_the_built_in_set(tmp_path, monkeypatch):
     built_in = ensure_pack(None, size_px=64)
     assert built_in.path.parent == tmp_path / "alexnet"
     assert built_in.path.name.startswith("shapes-")
-    assert ensure_pack("shapes").fingerprint == built_in.fingerprint
+    assert ensure_pack("shapes", size_px=64).fingerprint == built_in.fingerprint
 
 
 def test_ensure_pack_of_a_missing_folder(tmp_path):
