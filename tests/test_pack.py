@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from alexnet.data import image
 from alexnet.data import pack as packing
 from alexnet.data.pack import ensure_pack, is_pack, open_pack, pack, verify_pack
+from alexnet.data.packfile import checksum
 from alexnet.data.sources import Item, Source, open_source
 from alexnet.errors import DataError, UsageError
 
@@ -245,16 +247,43 @@ HOSTILE = {
 }
 
 
+def what_training_sees(path: Path) -> list:
+    """Everything that training takes from a pack."""
+    opened = open_pack(path)
+    splits = opened.splits.values()
+    pictures = [split.pixels(i).tobytes() for split in splits for i in range(len(split))]
+    return [pictures, [split.labels.tolist() for split in splits], opened.mean_image.tobytes(), opened.classes]
+
+
+@pytest.mark.parametrize("name", ["pack.json", "mean.npy", "train-00000.arrow", "val-00000.arrow"])
+def test_a_flipped_bit_is_found_by_verify_and_never_reaches_training(packed, name):
+    before, file, random = what_training_sees(packed), packed / name, np.random.default_rng(0)
+    whole = file.read_bytes()
+    for place in random.integers(len(whole), size=25):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << random.integers(8)
+        file.write_bytes(damaged)
+        with pytest.raises(DataError):
+            verify_pack(packed)
+        with suppress(DataError):
+            assert what_training_sees(packed) == before, f"byte {place} of {name}"
+
+
+def signed(meta: dict) -> str:
+    """pack.json as a hostile writer would make it: the checksum is right."""
+    return json.dumps(meta | {"checksum": checksum(meta)})
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_pack_json(packed, name):
     file = packed / "pack.json"
     change = HOSTILE[name]
     meta = json.loads(file.read_text())
     if isinstance(change, dict):
-        change = json.dumps(meta | change)
+        change = signed(meta | change)
     elif isinstance(change, tuple):
         meta["shards"][0][change[0]] = change[1]
-        change = json.dumps(meta)
+        change = signed(meta)
     file.write_bytes(change if isinstance(change, bytes) else change.encode())
     with pytest.raises(DataError) as caught:
         open_pack(packed)
@@ -263,7 +292,7 @@ def test_hostile_pack_json(packed, name):
 
 def test_verify_sees_renamed_classes(packed):
     file = packed / "pack.json"
-    file.write_text(file.read_text().replace('"ant"', '"gnu"'))
+    file.write_text(signed(json.loads(file.read_text().replace('"ant"', '"gnu"'))))
     with pytest.raises(DataError, match="fingerprint"):
         verify_pack(packed)
 

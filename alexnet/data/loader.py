@@ -98,11 +98,8 @@ def read(split: Split, picture: int, out_hwc: np.ndarray) -> None:
     if split.encoding == "raw":
         out_hwc[:] = split.pixels(picture)
         return
-    try:
-        if image.decode_jpeg(split.image_bytes(picture), out_hwc).shape != out_hwc.shape:
-            raise DataError("of another size")
-    except DataError as error:
-        raise DataError(f"picture {split.key(picture)} of the pack is damaged ({error}); run alexnet verify") from None
+    if image.decode_jpeg(split.checked_bytes(picture), out_hwc).shape != out_hwc.shape:
+        raise DataError(f"picture {split.key(picture)} of the pack is not {split.size_px} px; pack again")
 
 
 def training_jobs(spec: Spec, prep: Preprocessing, count: int, clock: Clock) -> Iterator[Job]:

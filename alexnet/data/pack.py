@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet.data import image
-from alexnet.data.packfile import FORMAT_VERSION, Pack, Split, fingerprint, is_pack, open_pack, verify_pack
+from alexnet.data.packfile import FORMAT_VERSION, Pack, Split, checksum, fingerprint, is_pack, open_pack, verify_pack
 from alexnet.data.shardwriter import LOCK, ShardWriter, only_writer, put_file
 from alexnet.data.sources import SMALL_PX, Item, Source, open_source
 from alexnet.data.statistics import ColourSums, colour_statistics
@@ -89,6 +89,7 @@ def pack(
             _make_room(out)
             meta = _write(source, out, recipe, seed, workers or _cpus(), shard_rows, progress or _no_progress)
             meta |= extra or {}
+            meta["checksum"] = checksum(meta)
             _report(meta, source, say)
             put_file(out / "pack.json", lambda file: file.write(json.dumps(meta, indent=1).encode()))
     except OSError as error:
@@ -321,6 +322,7 @@ def _meta(
         "class_counts": class_counts,
         "rejected": {split: sum(row[0] == split for row in rejected) for split in source.splits},
         "mean_image": "mean.npy",
+        "mean_sha256": hashlib.sha256((out / "mean.npy").read_bytes()).hexdigest(),
         "channel_means": colours.channel_means.tolist(),
         "colour_stds": colours.colour_stds.tolist(),
         "colour_axes": colours.colour_axes.tolist(),

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 
 from alexnet.data.packfile import SCHEMA
@@ -52,9 +53,8 @@ class ShardWriter:
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         nbytes = path.stat().st_size
-        self.shards.append(
-            {"file": path.name, "split": self.split, "rows": len(labels), "nbytes": nbytes, "sha256": sha256}
-        )
+        entry = {"file": path.name, "split": self.split, "rows": len(labels), "nbytes": nbytes, "sha256": sha256}
+        self.shards.append(entry | {"labels_sha256": hashlib.sha256(np.array(labels, np.int32)).hexdigest()})
         self.rows, self.nbytes = [], 0
 
 
