@@ -60,6 +60,7 @@ class State:
     net: AlexNet
     sgd: Sgd
     clock: Clock
+    precision: str
     plateau: Plateau = field(default_factory=Plateau)
     window: Window = field(default_factory=Window)
     train_loss: float = math.nan
@@ -71,11 +72,19 @@ class State:
 
 
 def resume(state: State, run: Path) -> int:
-    """Loads the newest intact checkpoint, if any, into `state`; returns where metrics.jsonl stood."""
+    """Loads the newest intact checkpoint, if any, into `state`; returns where metrics.jsonl stood.
+
+    Raises UsageError if this machine would go on in another precision than the run was begun in.
+    """
     found = checkpoint.latest(run / "checkpoints")
     if found is None:
         return 0
     tensors, record = found
+    if record["precision"] != state.precision:
+        raise UsageError(
+            f"{run} computes in {record['precision']}, here it would be {state.precision};\n"
+            f"give --precision {record['precision']} to go on, slowly perhaps, or another --run"
+        )
     weights = {n[4:]: t for n, t in tensors.items() if n.startswith("net.")}
     state.net.load_state_dict(weights)
     state.sgd.load(weights, {n[9:]: t for n, t in tensors.items() if n.startswith("velocity.")})
@@ -100,6 +109,7 @@ def save(state: State, run: Path, metrics: Metrics) -> None:
     tensors |= {f"velocity.{name}": t for name, t in state.sgd.velocities.items()}
     record = {"plateau": asdict(state.plateau), "window": asdict(state.window), "metrics_nbytes": metrics.nbytes}
     record |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "train_loss": state.train_loss}
+    record["precision"] = state.precision
     checkpoint.save(run / "checkpoints", state.clock.step, tensors, record, state.spec.run.keep)
 
 
@@ -188,7 +198,7 @@ def prepare(spec: Spec, pack: Pack) -> tuple[State, Machine]:
     schedule.check(spec.sgd, sgd.layers)
     parameters = sum(p.numel() for p in net.parameters())
     say(f"{parameters:,} parameters; {count:,} pictures, {total:,} steps of {spec.run.batch}")
-    return State(spec, net, sgd, Clock(0, per_epoch, total)), place
+    return State(spec, net, sgd, Clock(0, per_epoch, total), precision), place
 
 
 def _loop(

@@ -58,6 +58,19 @@ def test_bf16_resumes_bit_for_bit_too(tiny_pack, tmp_path, stop_at):
     assert all(t.dtype == torch.float32 for t in tensors.values())
 
 
+def test_a_run_does_not_go_on_in_another_precision(tiny_pack, tmp_path, monkeypatch):
+    """`auto` may choose otherwise on another machine."""
+    auto = spec("run.precision=auto")
+    monkeypatch.setattr("alexnet.machine.precision", lambda name, on: ("fp32", "test"))
+    with pytest.raises(Stopped):
+        train.train(auto, tiny_pack, tmp_path, stop_at=2)
+    monkeypatch.setattr("alexnet.machine.precision", lambda name, on: ("bf16", "test"))
+    with pytest.raises(UsageError, match="give --precision fp32"):
+        train.train(auto, tiny_pack, tmp_path)
+    monkeypatch.undo()
+    train.train(spec("run.precision=fp32"), tiny_pack, tmp_path)
+
+
 @pytest.mark.parametrize("norm", ["", "bn"])
 def test_bf16_follows_fp32(tiny_pack, norm):
     """The first five losses differ by rounding only; batch norm keeps its float32 averages."""
