@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, UseAppendAction, arg
 
+from alexnet import tables
 from alexnet.errors import DataError, UsageError
 from alexnet.log import say
 
@@ -44,23 +45,26 @@ def pack(
     size: int | None = None,
     val_fraction: float | None = None,
     encoding: Literal["jpeg", "raw"] | None = None,
+    class_order: Literal["wnid", "devkit"] = "wnid",
     seed: int = 0,
     json: Json = False,
 ) -> None:
     """Pictures to a pack: decoded, cut to squares, stored with their statistics.
 
     Args:
-        src: a folder (train/<class>/, val/<class>/, or <class>/), a CIFAR archive, a tar of either, or `shapes`.
+        src: a folder (train/<class>/, val/<class>/, or <class>/), a CIFAR archive, a tar of either, a folder with the
+            ILSVRC archives as downloaded, Parquet files with picture bytes, WebDataset tars, or `shapes`.
         out: the folder to make.
         size: side of the stored squares in pixels; 256, or the pictures' own size where all are small squares.
         val_fraction: share of the pictures kept for validation where SRC has no val folder.
         encoding: jpeg (quality 95), or raw bytes; small pictures are raw.
+        class_order: of ILSVRC's classes: sorted WordNet ids, as most weights have it, or the devkit's ids.
         seed: of the order in which pictures are stored, and of the validation split.
     """
     from alexnet.data import pack as packs
     from alexnet.data.sources import open_source
 
-    source = open_source(src, val_fraction, seed)
+    source = open_source(src, val_fraction, seed, class_order)
     meta = packs.pack(source, out, size_px=size, encoding=encoding, seed=seed, progress=_progress("packing"), say=say)
     counts = {split: sum(s["rows"] for s in meta["shards"] if s["split"] == split) for split in ("train", "val")}
     text = (
@@ -120,15 +124,7 @@ def train(
         record = training.train(spec, opened, run)
     except training.Stopped as stopped:
         sys.exit(stopped.code)
-    _emit({"run": str(run), **record}, json, _train_table(run, record))
-
-
-def _train_table(run: Path, record: dict) -> str:
-    lines = [f"{run}: {record['step']:,} steps, {record['epoch']:g} epochs, training loss {record['train_loss']:.4f}"]
-    if record["top1_error"] is not None:
-        top1, top5 = 100 * (1 - record["top1_error"]), 100 * (1 - record["top5_error"])
-        lines.append(f"validation accuracy {top1:.2f} % (top-5 {top5:.2f} %), one view")
-    return "\n".join([*lines, f"next: alexnet evaluate {run} --views 10    alexnet predict {run} PICTURE"])
+    _emit({"run": str(run), **record}, json, tables.training(run, record))
 
 
 @VERBS.command
@@ -165,21 +161,8 @@ def evaluate(
     _emit(
         {**record, **({"classes": classes} if per_class else {})},
         json,
-        _errors_table(result, classes if per_class else []),
+        tables.errors(result, classes if per_class else []),
     )
-
-
-def _errors_table(result: dict, classes: list[dict]) -> str:
-    views = "one view" if result["views"] == 1 else f"{result['views']} views"
-    lines = [
-        f"{result['images']:,} pictures, {views}: top-1 error {100 * result['top1_error']:.2f} %, "
-        f"top-5 error {100 * result['top5_error']:.2f} %"
-    ]
-    width = max((len(row["class"]) for row in classes), default=0)
-    for row in classes:
-        error = "-" if row["top1_error"] is None else f"{100 * row['top1_error']:6.2f} %"
-        lines.append(f"  {row['class']:{width}}  {row['images']:7,} pictures  top-1 error {error}")
-    return "\n".join(lines)
 
 
 @VERBS.command
@@ -222,6 +205,74 @@ def predict(
 
 
 @VERBS.command
+def features(
+    run: Positional[str],
+    data: Positional[str | None] = None,
+    /,
+    *,
+    out: Path,
+    layer: str | None = None,
+    before: str | None = None,
+    split: Literal["val", "train"] = "val",
+    tower: Literal["a", "b"] | None = None,
+    views: Literal[1, 10] = 1,
+    dtype: Literal["float32", "float16"] = "float32",
+    batch: int = 128,
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    json: Json = False,
+) -> None:
+    """The outputs of one layer for every picture, streamed to a file.
+
+    Args:
+        run: a run folder or a model file.
+        data: a pack, or anything `alexnet pack` takes; the run's own data if not given.
+        out: .npy (keys and labels beside it, in OUT.keys.csv) or .parquet (key, label, class, features).
+        layer: such as conv1 (the convolution's own output), relu1, pool5, fc7 or relu7.
+        before: a layer, to take what goes into it; instead of --layer.
+        split: val or train.
+        tower: the first (a) or second (b) half of the maps or units of a net of two towers.
+        views: 1 (centre), or the mean over 10 (corners, centre and their mirror images).
+        dtype: float16 halves the file.
+    """
+    from alexnet import features as activations
+    from alexnet import verify as verifying
+    from alexnet.predict import load
+
+    predictor = load(run, device, precision)
+    pack = verifying.data_of(Path(run), predictor, data, _progress)
+    options = {"split": split, "tower": tower, "before": before, "views": views, "dtype": dtype, "batch": batch}
+    record = activations.write(predictor, pack, layer, out, **options, progress=_progress)
+    shape = " x ".join(map(str, record["shape"]))
+    _emit(record, json, f"{out}: {record['layer']} of {record['pictures']:,} pictures, {shape} {dtype} each")
+
+
+@VERBS.command
+def convert(
+    source: Positional[Path],
+    target: Positional[Path],
+    /,
+    names: Path | None = None,
+    json: Json = False,
+) -> None:
+    """Weights of torchvision's AlexNet to a model file, or a model file to torchvision's weights. Nothing in them runs.
+
+    Args:
+        source: a run folder, a model file, or torchvision's weights (.pth, .pt or .safetensors).
+        target: .safetensors for a model file, .pth or .pt for torchvision's state dict.
+        names: a text file of class names, one per line, for weights that carry none; 0, 1, 2 ... if not given.
+    """
+    from alexnet import convert as conversion
+
+    record = conversion.convert(source, target, names)
+    for note in record["notes"]:
+        say(f"note: {note}")
+    rows = [(row["name"], " x ".join(map(str, row["shape"])), row["from"]) for row in record["tensors"]]
+    text = f"{target}: {len(rows)} tensors for {record['classes']:,} classes, from {source}"
+    _emit(record, json, f"{tables.aligned([('name', 'shape', 'from'), *rows])}\n{text}")
+
+
+@VERBS.command
 def fidelity(net: Positional[str] = "as_run", /, settings: Settings = (), json: Json = False) -> None:
     """What this net does, detail by detail, beside the paper's text and the run behind its numbers.
 
@@ -241,22 +292,7 @@ def fidelity(net: Positional[str] = "as_run", /, settings: Settings = (), json: 
     columns = ("detail", "paper", "as run", "here", "agrees with")
     cells = [columns, *((r.detail, r.paper, r.as_run, r.here, r.matches) for r in rows)]
     records = [dict(zip(("detail", "paper", "as_run", "here", "matches"), row, strict=True)) for row in cells[1:]]
-    _emit({"net": net, "rows": records}, json, _table(cells))
-
-
-def _table(cells: list[tuple[str, ...]]) -> str:
-    """Rows of text in aligned columns, wrapped to the terminal where there is one; the first row is the heading."""
-    import io
-
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*cells[0], box=None, pad_edge=False)
-    for row in cells[1:]:
-        table.add_row(*row)
-    out = io.StringIO()
-    Console(file=out, width=None if sys.stdout.isatty() else 160).print(table)
-    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+    _emit({"net": net, "rows": records}, json, tables.aligned(cells))
 
 
 @VERBS.command
@@ -277,7 +313,7 @@ def verify(path: Positional[Path], /, data: str | None = None, json: Json = Fals
     elif record["kind"] == "run":
         text = f"not finished; {record['checkpoints']} checkpoints are intact, the newest at step {record['step']:,}"
     else:
-        text = f"measured {_errors_table(record, [])}, as it says"
+        text = f"measured {tables.errors(record, [])}, as it says"
     _emit(record, json, f"{path}: {text}")
 
 
@@ -325,13 +361,5 @@ def bench(
     if out is not None:
         with open(out, "a") as file:
             file.writelines(json_module.dumps(row) + "\n" for row in rows)
-    cells = [("what", "ours", "peers", "ratio", "more"), *map(_bench_cells, rows)]
-    _emit({"rows": rows}, json, _table(cells))
-
-
-def _bench_cells(row: dict) -> tuple[str, ...]:
-    peers = ", ".join(f"{name} {value:,}" for name, value in row["peer"].items()) or "-"
-    known = ("name", "value", "unit", "peer", "ratio", "ratios", "versions", "threads", "toy")
-    more = ", ".join(f"{name} {value}" for name, value in row.items() if name not in known)
-    ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
-    return row["name"], f"{row['value']:,} {row['unit']}", peers, ratio, more
+    cells = [("what", "ours", "peers", "ratio", "more"), *map(tables.bench_row, rows)]
+    _emit({"rows": rows}, json, tables.aligned(cells))

@@ -63,7 +63,7 @@ def data_of(run: Path, predictor: Predictor, data: str | None, progress) -> Pack
         return ensure_pack(data, progress=progress("packing"), say=say)
     record = run / "run.json"
     if not record.exists():
-        raise UsageError(f"{run} does not say which data it was trained on; name it: alexnet evaluate {run} DATA")
+        raise UsageError(f"{run} does not say which data it was trained on; name it after the run, as DATA")
     pack = open_pack(json.loads(record.read_text())["data"]["path"])
     if pack.fingerprint != predictor.passport["trained"]["fingerprint"]:
         raise DataError(f"{pack.path} is no longer the data {run} was trained on; name the data to use")

@@ -88,7 +88,7 @@ def pack(
         with only_writer(out):
             _make_room(out)
             meta = _write(source, out, recipe, seed, workers or _cpus(), shard_rows, progress or _no_progress)
-            meta |= extra or {}
+            meta |= ({"readable": source.class_names} if source.class_names else {}) | (extra or {})
             meta["checksum"] = checksum(meta)
             _report(meta, source, say)
             put_file(out / "pack.json", lambda file: file.write(json.dumps(meta, indent=1).encode()))

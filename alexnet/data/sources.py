@@ -1,8 +1,8 @@
 """Where pictures come from: `open_source` looks at what it was given and lists every picture with its class.
 
 Recognised: a folder `train/<class>/*` with `val/<class>/*` (or valid, validation, test); a folder `<class>/*`, of
-which a fraction is held out; a tar archive of either, read in place; CIFAR-10 and CIFAR-100 as published; and the
-word `shapes`, the built-in set.
+which a fraction is held out; a tar archive of either, read in place; CIFAR-10 and CIFAR-100 as published; a folder
+with the archives of ILSVRC-2012 or 2010; Parquet files; WebDataset shards; and the word `shapes`, the built-in set.
 
     source = open_source("photos")        source.classes -> ["cat", "dog"]
     source.splits["train"][0].read()      -> file bytes, or uint8 (h, w, 3) pixels where there never was a file
@@ -12,20 +12,19 @@ do not count.
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
-import numpy as np
-
-from alexnet.data import cifar, image
-from alexnet.data.tree import Tree, open_tree
+from alexnet.data import cifar, ilsvrc, image, parquet, webdataset
+from alexnet.data.tree import TRAIN_NAMES, VAL_NAMES, Item, Source, Tree, open_tree
 from alexnet.errors import DataError, UsageError
 
-TRAIN_NAMES = ("train", "training")
-VAL_NAMES = ("val", "valid", "validation", "test")  # the first of these that is there
+__all__ = ["Item", "Source", "open_source"]
+
 DEFAULT_VAL_FRACTION = 0.1
+PICTURE_ENDINGS = (*webdataset.PICTURES, ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 SMALL_PX = 64  # sets of equal squares up to this size are kept as they are
 HEADERS_LOOKED_AT = 64
 SHAPES_COUNTS = {"train": 3000, "val": 1000}
@@ -33,40 +32,18 @@ SHAPES_VAL_SEED_OFFSET = 1_000_003  # validation pictures are drawn from other s
 LAYOUT_HELP = "expected train/<class>/ and val/<class>/, or <class>/ folders, with pictures in them"
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One picture: `key` is unique in its source; `where` is what `fetch` needs to find it."""
+def open_source(
+    src: str | Path,
+    val_fraction: float | None = None,
+    seed: int = 0,
+    class_order: Literal["wnid", "devkit"] = "wnid",
+) -> Source:
+    """List the pictures of `src`: a folder, an archive, a publication (see above) or the word "shapes".
 
-    key: str
-    label: int
-    fetch: Callable[[object], bytes | np.ndarray]
-    where: object
-
-    def read(self) -> bytes | np.ndarray:
-        """File bytes, or uint8 (h, w, 3) pixels. Raises OSError where the file is gone or unreadable."""
-        return self.fetch(self.where)
-
-
-@dataclass(frozen=True)
-class Source:
-    """`size_px` is set where the pictures are small squares of that size, to be stored as raw pixels, else None."""
-
-    name: str
-    classes: list[str]
-    splits: dict[str, list[Item]]
-    size_px: int | None = None
-    notes: tuple[str, ...] = ()  # one line each, for the user: what was left out, what was held out
-
-    @property
-    def encoding(self) -> str:
-        return "jpeg" if self.size_px is None else "raw"
-
-
-def open_source(src: str | Path, val_fraction: float | None = None, seed: int = 0) -> Source:
-    """List the pictures of `src`: a folder, a tar archive, a CIFAR publication or the word "shapes".
-
-    Without a validation folder, `val_fraction` of each class (0.1 unless given) is held out, chosen by a hash of the
-    picture's path and `seed`: adding pictures later moves none of the others. Raises DataError for what cannot be used.
+    Without a validation set, `val_fraction` of each class (0.1 unless given) is held out, chosen by a hash of the
+    picture's path and `seed`: adding pictures later moves none of the others. `class_order` is for ILSVRC alone:
+    sorted by WordNet id as nearly all published weights expect, or by the devkit's numbers. Raises DataError for what
+    cannot be used.
     """
     if val_fraction is not None and not 0 < val_fraction < 1:
         raise UsageError(f"the validation fraction is {val_fraction}; it must lie between 0 and 1, such as 0.1")
@@ -75,12 +52,41 @@ def open_source(src: str | Path, val_fraction: float | None = None, seed: int = 
     path = Path(src)
     if not path.exists():
         raise DataError(f"{src} does not exist; give a folder of pictures, an archive, or the word shapes")
-    tree = _without_wrapper(open_tree(path))
+    if parquet.is_parquet(path):
+        return _complete(parquet.read_parquet(path.parent, [path.name]), val_fraction, seed)
+    whole = open_tree(path)
+    tree = _without_wrapper(whole)
     published = cifar.read_cifar(tree)
     if published is not None:
         return _cifar(published)
+    if path.is_dir() and (shards := _shards(path, whole, class_order)) is not None:
+        return _complete(shards, val_fraction, seed)
     name = path.resolve().name.split(".")[0] if path.is_file() else path.resolve().name
     return _folder(str(src), name, tree, val_fraction, seed)
+
+
+def _shards(path: Path, tree: Tree, class_order: str) -> Source | None:
+    """The set in a folder of large files that hold many pictures each, or None where the pictures are files."""
+    found = ilsvrc.read_ilsvrc(path, tree, class_order)
+    if found is not None or any(name.lower().endswith(PICTURE_ENDINGS) for name in tree.files):
+        return found
+    if parquets := [name for name in tree.files if name.lower().endswith(parquet.SUFFIX)]:
+        return parquet.read_parquet(path, parquets)
+    if tars := [name for name in tree.files if name.lower().endswith(webdataset.SUFFIX)]:
+        return webdataset.read_webdataset(path, tree, tars)
+    return None
+
+
+def _complete(source: Source, val_fraction: float | None, seed: int) -> Source:
+    """With a validation set, held out where the source has none, and with the pictures' own size if it is small."""
+    splits, notes = source.splits, list(source.notes)
+    if "val" not in splits:
+        splits, note = _hold_out(splits["train"], val_fraction, seed)
+        notes.append(note)
+    elif val_fraction is not None:
+        notes.append("the validation fraction is not used, there are validation pictures")
+    size_px = _small_size(splits["train"] + splits["val"])
+    return replace(source, splits=splits, size_px=size_px, notes=tuple(notes))
 
 
 def _without_wrapper(tree: Tree) -> Tree:
@@ -114,11 +120,8 @@ def _folder(given: str, name: str, tree: Tree, val_fraction: float | None, seed:
         notes += _compare_classes(given, classes, val_classes, val)
         items["val"] = _items(tree, classes, val_files)
     else:
-        fraction = DEFAULT_VAL_FRACTION if val_fraction is None else val_fraction
-        items = _hold_out(items["train"], fraction, seed)
-        notes.append(
-            f"no validation folder: {len(items['val']):,} pictures ({fraction:.0%} of each class) are held out"
-        )
+        items, note = _hold_out(items["train"], val_fraction, seed)
+        notes.append(note)
     return Source(name, classes, items, _small_size(items["train"] + items["val"]), tuple(notes))
 
 
@@ -184,8 +187,9 @@ def _key(name: str) -> str:
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _hold_out(items: list[Item], fraction: float, seed: int) -> dict[str, list[Item]]:
-    """The same share of every class, at least one picture of it to either side where it has two."""
+def _hold_out(items: list[Item], fraction: float | None, seed: int) -> tuple[dict[str, list[Item]], str]:
+    """The same share of every class, at least one picture of it to either side where it has two; and a note."""
+    fraction = DEFAULT_VAL_FRACTION if fraction is None else fraction
     by_label: dict[int, list[Item]] = {}
     for item in items:
         by_label.setdefault(item.label, []).append(item)
@@ -194,10 +198,11 @@ def _hold_out(items: list[Item], fraction: float, seed: int) -> dict[str, list[I
         n_val = min(max(round(fraction * len(members)), 1), len(members) - 1)
         members.sort(key=lambda item: hashlib.sha256(f"{seed}:{item.key}".encode()).digest())
         held.update(item.key for item in members[:n_val])
-    return {
+    splits = {
         "train": [item for item in items if item.key not in held],
         "val": [item for item in items if item.key in held],
     }
+    return splits, f"no validation set: {len(held):,} pictures ({fraction:.0%} of each class) are held out"
 
 
 def _small_size(items: list[Item]) -> int | None:

@@ -1,6 +1,8 @@
-"""A folder or a tar archive seen as the same thing: a list of files and a way to read one.
+"""A folder or a tar archive seen as the same thing, a list of files and a way to read one; and what readers of
+pictures hand on: an `Item` for each picture, a `Source` for all of them.
 
     tree = open_tree(path)      tree.files: {"train/cat/1.jpg": nbytes};  tree.read("train/cat/1.jpg") -> bytes
+    index_tar(Window(file, start, nbytes))      the same for an archive inside an archive, by seeking
 
 Archives are never extracted: a plain tar is indexed and read in place, a compressed one is unpacked once into an
 unnamed temporary file. Python's `tarfile` ends silently at a damaged header, so the end-of-archive mark is checked
@@ -12,6 +14,7 @@ import gzip
 import hashlib
 import lzma
 import os
+import re
 import stat
 import tarfile
 import tempfile
@@ -21,11 +24,48 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from alexnet.errors import DataError, MachineError
 
 OPENERS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open, b"BZh": bz2.open}
 MAX_EXPANSION = 200  # a compressed archive that grows more than this is an attack, not pictures
 SPOOL_CHUNK_NBYTES = 4 << 20
+MAX_HEADER_NBYTES = 1 << 20  # what tar keeps beside a member (a long name, say) is never longer
+MAX_CLASSES = 65_536
+TRAIN_NAMES = ("train", "training")
+VAL_NAMES = ("val", "valid", "validation", "test")  # the first of these that is there
+SPLIT_WORD = re.compile(rf"(?:^|[/_.-])({'|'.join(TRAIN_NAMES + VAL_NAMES)})(?=[/_.\-\d]|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One picture: `key` is unique in its source; `where` is what `fetch` needs to find it."""
+
+    key: str
+    label: int
+    fetch: Callable[[object], bytes | np.ndarray]
+    where: object
+
+    def read(self) -> bytes | np.ndarray:
+        """File bytes, or uint8 (h, w, 3) pixels. Raises OSError where the file is gone or unreadable."""
+        return self.fetch(self.where)
+
+
+@dataclass(frozen=True)
+class Source:
+    """`size_px` is set where the pictures are small squares of that size, to be stored as raw pixels, else None."""
+
+    name: str
+    classes: list[str]
+    splits: dict[str, list[Item]]
+    size_px: int | None = None
+    notes: tuple[str, ...] = ()  # one line each, for the user: what was left out, what was held out
+    class_names: list[str] | None = None  # words for people, by label, where `classes` are codes
+
+    @property
+    def encoding(self) -> str:
+        return "jpeg" if self.size_px is None else "raw"
 
 
 @dataclass
@@ -122,7 +162,7 @@ def _open_tar(path: Path) -> Tree:
     archive = open(path, "rb") if opener is None else _spool(path, opener)  # noqa: SIM115 (the tree reads from it later)
     nbytes = os.fstat(archive.fileno()).st_size
     try:
-        members, tree = _index_tar(archive, nbytes)
+        members, tree = index_tar(Window(archive, 0, nbytes))
     except tarfile.TarError as error:
         archive.close()
         raise DataError(
@@ -160,13 +200,47 @@ def _spool(path: Path, opener: Callable):
     return spooled
 
 
-def _index_tar(archive, nbytes: int) -> tuple[dict[str, tuple[int, int]], Tree]:
+class Window:
+    """`nbytes` of a file from `start` as a file of its own, for `tarfile` to find headers in; refuses giant headers."""
+
+    def __init__(self, file, start: int, nbytes: int):
+        self.file, self.start, self.nbytes, self.position = file, start, nbytes, 0
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, position: int) -> int:
+        if position < 0:
+            raise DataError("the archive is damaged: a header points to before its start; fetch it again")
+        self.position = position
+        return position
+
+    def read(self, nbytes: int) -> bytes:
+        if nbytes > MAX_HEADER_NBYTES:
+            raise DataError(f"the archive has a header of {nbytes:,} bytes; refused")
+        data = self.pread(nbytes, self.position)
+        self.position += len(data)
+        return data
+
+    def pread(self, nbytes: int, position: int) -> bytes:
+        """Up to `nbytes` from `position`, none from outside the window."""
+        nbytes = min(nbytes, self.nbytes - position)
+        return os.pread(self.file.fileno(), nbytes, self.start + position) if nbytes > 0 else b""
+
+
+def index_tar(window: Window) -> tuple[dict[str, tuple[int, int]], Tree]:
+    """(offset in the window, size) of each file of a plain tar, and the same as a tree that cannot read yet.
+
+    Raises DataError or `tarfile.TarError` where the archive is not sound from its first to its last byte.
+    """
     members: dict[str, tuple[int, int]] = {}
     tree = Tree({}, set(), lambda name: b"")
     n_members = 0
-    with tarfile.open(fileobj=archive, mode="r:") as tar:
+    with tarfile.open(fileobj=window, mode="r:") as tar:
         for member in tar:
             n_members += 1
+            if member.size < 0:
+                raise DataError(f"the archive is damaged: member {n_members} has a negative size; fetch it again")
             name = member.name.removeprefix("./").rstrip("/")
             if not name or name == ".":
                 continue
@@ -183,7 +257,7 @@ def _index_tar(archive, nbytes: int) -> tuple[dict[str, tuple[int, int]], Tree]:
                 tree.files[name] = member.size
                 tree.folders.update(_parents(name))
         end = tar.offset
-    _check_end(archive, end, nbytes, n_members)
+    _check_end(window, end, n_members)
     return members, tree
 
 
@@ -197,10 +271,80 @@ def _parents(name: str) -> list[str]:
     return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
-def _check_end(archive, end: int, nbytes: int, n_members: int) -> None:
+def _check_end(window: Window, end: int, n_members: int) -> None:
     """A sound archive ends with zero blocks and nothing after them; tarfile does not report anything else."""
-    if end + tarfile.BLOCKSIZE > nbytes:
-        raise DataError(f"the archive ends early, at byte {nbytes} (after member {n_members}); fetch it again")
-    for offset in range(end, nbytes, SPOOL_CHUNK_NBYTES):
-        if os.pread(archive.fileno(), SPOOL_CHUNK_NBYTES, offset).strip(b"\0"):
+    if end + tarfile.BLOCKSIZE > window.nbytes:
+        raise DataError(f"the archive ends early, at byte {window.nbytes} (after member {n_members}); fetch it again")
+    for offset in range(end, window.nbytes, SPOOL_CHUNK_NBYTES):
+        if window.pread(SPOOL_CHUNK_NBYTES, offset).strip(b"\0"):
             raise DataError(f"the archive is damaged at byte {end} (after member {n_members}); fetch it again")
+
+
+def members_of(path: Path, within: tuple[int, int] | None = None, name: str = "") -> dict[str, tuple[int, int]]:
+    """(offset in the file `path`, size) of each member of a plain tar; of the tar `name` at `within` where given.
+
+    For archives made by a program, which hold nothing but plain files: all else raises DataError, as damage does.
+    """
+    what = f"{path}: {name}" if name else str(path)
+    try:
+        with open(path, "rb") as file:
+            start, nbytes = within or (0, os.fstat(file.fileno()).st_size)
+            members, tree = index_tar(Window(file, start, nbytes))
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    except (tarfile.TarError, DataError) as error:
+        raise DataError(f"{what} is not a sound tar archive: {error}") from error
+    if tree.n_odd:
+        raise DataError(f"{what} holds {tree.n_odd:,} links, devices or unsafe names, as no such archive does; refused")
+    return {member: (start + offset, size) for member, (offset, size) in members.items()}
+
+
+def read_span(path: str, where: tuple[int, int]) -> bytes:
+    """The bytes of one member: `where` is (offset in the file `path`, size)."""
+    start, nbytes = where
+    with open(path, "rb", buffering=0) as file:
+        data = os.pread(file.fileno(), nbytes, start)
+    if len(data) != nbytes:
+        raise DataError(f"{path} has become shorter since it was listed")
+    return data
+
+
+def files_by_split(names: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """Files "train-00.x", "data/val-00.x", "set-test-00.x" by split, and notes; without such words all are training."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(names):
+        words = SPLIT_WORD.findall(name.lower())
+        found.setdefault(words[0] if words else "", []).append(name)
+    if set(found) == {""}:
+        return {"train": found[""]}, []
+    train = [name for word in TRAIN_NAMES for name in found.pop(word, [])]
+    val = next((found.pop(word) for word in VAL_NAMES if word in found), [])
+    if not train:
+        raise DataError("there are validation files but none for training; training file names start with train")
+    unused = [name for rest in found.values() for name in rest]
+    notes = [f"files that are not used: {', '.join(unused[:5])}"] if unused else []
+    return {"train": train} | ({"val": val} if val else {}), notes
+
+
+def numbered_labels(
+    labels: dict[str, list[int | str]], names: list[str] | None, given: str
+) -> tuple[list[str], dict[str, list[int]]]:
+    """Classes, and labels as indices into them. `names` may be None: then sorted words, or "0", "1", ... for numbers.
+
+    Raises DataError for a label that has no class.
+    """
+    used = {label for split in labels.values() for label in split}
+    if all(isinstance(label, int) for label in used):
+        n_classes = len(names) if names else max(used, default=0) + 1
+        wrong = next((label for label in sorted(used) if not 0 <= label < min(n_classes, MAX_CLASSES)), None)
+        if wrong is not None:
+            raise DataError(f"{given} has the label {wrong}; labels lie in 0 ... {min(n_classes, MAX_CLASSES) - 1}")
+        return names or [str(label) for label in range(n_classes)], labels
+    if any(isinstance(label, int) for label in used):
+        raise DataError(f"{given} has both numbers and words as labels; use one kind")
+    classes = names or sorted(set(labels["train"]))
+    index = {name: label for label, name in enumerate(classes)}
+    wrong = next((label for label in sorted(used) if label not in index), None)
+    if wrong is not None:
+        raise DataError(f"{given} has a class that training has not: {wrong!r}")
+    return classes, {split: [index[label] for label in values] for split, values in labels.items()}
