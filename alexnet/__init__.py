@@ -12,7 +12,20 @@ import importlib
 __version__ = "0.1.0"
 
 _HOMES = {"AlexNet": "alexnet.net", "load": "alexnet.predict"}
-_MODULES = ("spec", "presets", "net", "layers", "kernels", "data", "train", "evaluate", "predict", "schedule", "sgd")
+_MODULES = (
+    "spec",
+    "presets",
+    "net",
+    "layers",
+    "kernels",
+    "data",
+    "train",
+    "evaluate",
+    "predict",
+    "schedule",
+    "sgd",
+    "layerfile",
+)
 
 
 def __getattr__(name: str):
