@@ -27,14 +27,14 @@ demo: install
 	rm -rf $(DEMO)
 	mkdir $(DEMO)
 	$(ALEXNET) pack shapes $(DEMO)/shapes.pack --size 72
-	$(ALEXNET) train $(DEMO)/shapes.pack --run $(DEMO)/run --preset modern --epochs 14 $(SMALL)
+	$(ALEXNET) train $(DEMO)/shapes.pack --run $(DEMO)/run --preset modern --epochs 18 $(SMALL)
 	$(ALEXNET) evaluate $(DEMO)/run --views 1 --per-class
 	$(ALEXNET) evaluate $(DEMO)/run --views 10
 	$(BIN)/python -c "from PIL import Image; from alexnet.data import shapes; \
-	  Image.fromarray(shapes.render(4, seed=2)).save('$(DEMO)/star.png')"
-	$(ALEXNET) predict $(DEMO)/run $(DEMO)/star.png
+	  Image.fromarray(shapes.render(1, seed=2)).save('$(DEMO)/ring.png')"
+	$(ALEXNET) predict $(DEMO)/run $(DEMO)/ring.png
 	@echo
-	@echo "The pictures are in $(DEMO)/shapes.pack, the run with its curves and model in $(DEMO)/run, the picture is $(DEMO)/star.png."
+	@echo "The pictures are in $(DEMO)/shapes.pack, the run with its curves and model in $(DEMO)/run, the picture is $(DEMO)/ring.png."
 	@echo "Your own pictures, one folder a class:  $(ALEXNET) train PICTURES --run runs/mine --epochs 30"
 
 clean:
