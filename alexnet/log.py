@@ -29,7 +29,6 @@ class Metrics:
     """metrics.jsonl of a run, appended to; `nbytes` is where it stands."""
 
     def __init__(self, path: Path, nbytes: int = 0):
-        self.path = path
         self.file = open(path, "ab")  # noqa: SIM115 - closed by close()
         self.nbytes = min(nbytes, path.stat().st_size)
         if self.nbytes < nbytes:

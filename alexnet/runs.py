@@ -29,8 +29,10 @@ from alexnet.spec import Spec
 FREE_TO_CHANGE = ("workers", "keep", "checkpoint_every", "checkpoint_minutes", "log_every", "precision")
 
 
-def open_run(run: Path, spec: Spec, pack: Pack) -> dict:
-    """run.json of a new run, or of one to go on with. Raises if the folder belongs to other data or another spec."""
+def open_run(run: Path, spec: Spec, pack: Pack) -> None:
+    """Writes run.json of a new run, or compares it with that of one to go on with. Raises if the folder belongs to
+    other data or another spec.
+    """
     path = run / "run.json"
     resolved = spec_module.to_dict(spec)
     if not path.exists():
@@ -43,7 +45,7 @@ def open_run(run: Path, spec: Spec, pack: Pack) -> dict:
         record |= {"command": shlex.join(["alexnet", *sys.argv[1:]])}
         record |= {"versions": {"alexnet": __version__, **machine.versions()}}
         checkpoint.write_json(path, record)
-        return record
+        return
     try:
         record = json.loads(path.read_text())
         before, fingerprint = record["spec"], record["data"]["fingerprint"]
@@ -56,7 +58,6 @@ def open_run(run: Path, spec: Spec, pack: Pack) -> dict:
         raise UsageError(
             f"{run} is a run with other settings ({', '.join(differing)}); give another --run or the same settings"
         )
-    return record
 
 
 def _differences(a, b, prefix: str = "") -> list[str]:
