@@ -153,7 +153,7 @@ def test_the_one_exception_is_still_needed(texts):
 def test_the_graph_is_read_rightly(texts):
     graph = graph_of(texts)
     assert {"net", "data.loader", "schedule", "sgd"} <= graph["train"]
-    assert "train" in graph["cli"]  # inside a function
+    assert "train" in graph["cli.train"]  # inside a function
     assert {"kernels.lrn", "spec"} <= graph["layers"]
     assert graph["errors"] == set()
 

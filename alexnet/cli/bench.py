@@ -1,0 +1,43 @@
+"""`alexnet bench`: how fast, beside peers and the physical limit."""
+
+from __future__ import annotations
+
+import json as json_module
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from alexnet import tables
+from alexnet.cli.app import VERBS, Json, emit
+
+
+@VERBS.command
+def bench(
+    what: Positional[Literal["train", "lrn", "loader", "predict", "doctor", "all"]],
+    data: Positional[str | None] = None,
+    /,
+    toy: bool = False,
+    out: Path | None = None,
+    json: Json = False,
+) -> None:
+    """How fast, as ratios: ours, the peers and the physical limit, in turns in the same run.
+
+    Args:
+        what: a training step, the response norm, the loader, prediction, what limits a run (doctor), or all.
+        data: a pack, or anything `alexnet pack` takes; none: the built-in set.
+        toy: small sizes, to see that it runs.
+        out: a file of JSON lines to append the rows to, such as results/speed.jsonl.
+    """
+    import importlib
+
+    from alexnet.bench.turns import place
+
+    names = ("train", "lrn", "loader", "predict", "doctor") if what == "all" else (what,)
+    found = [importlib.import_module(f"alexnet.bench.{name}").rows(toy, data) for name in names]
+    rows = [{**row, "toy": toy, **place()} for group in found for row in group]
+    if out is not None:
+        with open(out, "a") as file:
+            file.writelines(json_module.dumps(row) + "\n" for row in rows)
+    cells = [("what", "ours", "peers", "ratio", "more"), *map(tables.bench_row, rows)]
+    emit({"rows": rows}, json, tables.aligned(cells))

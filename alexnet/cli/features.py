@@ -1,0 +1,53 @@
+"""`alexnet features`: the outputs of a layer, for every picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from alexnet.cli.app import VERBS, Json, emit, progress
+
+
+@VERBS.command
+def features(
+    run: Positional[str],
+    data: Positional[str | None] = None,
+    /,
+    *,
+    out: Path,
+    layer: str | None = None,
+    before: str | None = None,
+    split: Literal["val", "train"] = "val",
+    tower: Literal["a", "b"] | None = None,
+    views: Literal[1, 10] = 1,
+    dtype: Literal["float32", "float16"] = "float32",
+    batch: int = 128,
+    device: str = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    json: Json = False,
+) -> None:
+    """The outputs of one layer for every picture, streamed to a file.
+
+    Args:
+        run: a run folder or a model file.
+        data: a pack, or anything `alexnet pack` takes; the run's own data if not given.
+        out: .npy (keys and labels beside it, in OUT.keys.csv) or .parquet (key, label, class, features).
+        layer: such as conv1 (the convolution's own output), relu1, pool5, fc7 or relu7.
+        before: a layer, to take what goes into it; instead of --layer.
+        split: val or train.
+        tower: the first (a) or second (b) half of the maps or units of a net of two towers.
+        views: 1 (centre), or the mean over 10 (corners, centre and their mirror images).
+        dtype: float16 halves the file.
+    """
+    from alexnet import features as activations
+    from alexnet import verify as verifying
+    from alexnet.predict import load
+
+    predictor = load(run, device, precision)
+    pack = verifying.data_of(Path(run), predictor, data, progress)
+    options = {"split": split, "tower": tower, "before": before, "views": views, "dtype": dtype, "batch": batch}
+    record = activations.write(predictor, pack, layer, out, **options, progress=progress)
+    shape = " x ".join(map(str, record["shape"]))
+    emit(record, json, f"{out}: {record['layer']} of {record['pictures']:,} pictures, {shape} {dtype} each")

@@ -1,0 +1,47 @@
+"""`alexnet pack`: pictures to a pack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from alexnet.cli.app import VERBS, Json, emit, progress
+from alexnet.log import say
+
+
+@VERBS.command
+def pack(
+    src: Positional[str],
+    out: Positional[Path],
+    /,
+    size: int | None = None,
+    val_fraction: float | None = None,
+    encoding: Literal["jpeg", "raw"] | None = None,
+    class_order: Literal["wnid", "devkit"] = "wnid",
+    seed: int = 0,
+    json: Json = False,
+) -> None:
+    """Pictures to a pack: decoded, cut to squares, stored with their statistics.
+
+    Args:
+        src: a folder (train/<class>/, val/<class>/, or <class>/), a CIFAR archive, a tar of either, a folder with the
+            ILSVRC archives as downloaded, Parquet files with picture bytes, WebDataset tars, or `shapes`.
+        out: the folder to make.
+        size: side of the stored squares in pixels; 256, or the pictures' own size where all are small squares.
+        val_fraction: share of the pictures kept for validation where SRC has no val folder.
+        encoding: jpeg (quality 95), or raw bytes; small pictures are raw.
+        class_order: of ILSVRC's classes: sorted WordNet ids, as most weights have it, or the devkit's ids.
+        seed: of the order in which pictures are stored, and of the validation split.
+    """
+    from alexnet.data import pack as packs
+    from alexnet.data.sources import open_source
+
+    source = open_source(src, val_fraction, seed, class_order)
+    meta = packs.pack(source, out, size_px=size, encoding=encoding, seed=seed, progress=progress("packing"), say=say)
+    counts = {split: sum(s["rows"] for s in meta["shards"] if s["split"] == split) for split in ("train", "val")}
+    text = (
+        f"{out}: {counts['train']:,} training and {counts['val']:,} validation pictures, {len(meta['classes'])} classes"
+    )
+    emit({"path": str(out), **meta}, json, f"{text}, {meta['size_px']} px, {meta['encoding']}")
