@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine with Python 3.11, pip and make:
 #   make demo   environment, the built-in pictures packed, a small net trained, evaluated and asked; about three minutes
 #   make test   environment, lint, tests; under ten minutes on two cores
+# make faults does the long round of tests/faults, and writes its figures into results/ and docs/reliability.md.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +10,7 @@ DEMO := demo
 # The demo's net: the `modern` preset on 64-pixel crops with smaller dense layers, so that two cores see enough pictures.
 SMALL := --set net.crop_px=64 --set net.fc6.outputs=1024 --set net.fc7.outputs=1024
 
-.PHONY: demo test install clean
+.PHONY: demo test faults install clean
 
 install: .venv/installed
 
@@ -22,6 +23,10 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+faults: install
+	FAULTS=full $(BIN)/python -m pytest tests/faults
+	$(BIN)/python benchmarks/scoreboard.py
 
 demo: install
 	rm -rf $(DEMO)

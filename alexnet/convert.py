@@ -1,47 +1,38 @@
-"""Weights of other tools to a model file, and back: what a file holds is read as data, and nothing in it ever runs.
+"""Weights of other tools to a model file, and a model file to what other tools read. Nothing in a foreign file runs.
 
-    convert(Path("alexnet-owt.pth"), Path("model.safetensors"))     torchvision's state dict to ours
-    convert(Path("runs/torchvision"), Path("alexnet.pth"))          ours to torchvision's
+    convert(Path("alexnet-owt.pth"), Path("model.safetensors"))             torchvision's state dict to ours
+    convert(Path("bvlc_alexnet.caffemodel"), Path("model.safetensors"), mean=Path("imagenet_mean.binaryproto"))
+    convert(Path("runs/torchvision"), Path("alexnet.pth"))                  ours to torchvision's
+    convert(Path("runs/as_run"), Path("net.onnx"), pixels="square")         ours to ONNX, pixels in, logits out
 
-A .pth or .pt is a zip around a pickle, and a pickle is a program. Before torch's own data-only reader sees it, every
-member must be stored as it is, intact and within MAX_NBYTES, and the pickle may name nothing but tensors and
-dictionaries. There is no switch that turns this off.
+The suffix says what a file is. `weights/` has one file per format; here is what they share: names of classes, the
+passport, files that are whole or absent.
 """
 
 from __future__ import annotations
 
-import pickletools
-import zipfile
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
-from typing import BinaryIO
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
-from alexnet import checkpoint, presets, runs
+from alexnet import checkpoint, runs
 from alexnet import spec as spec_module
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError, DataError, UsageError
+from alexnet.net import AlexNet
 from alexnet.predict import model_path
-from alexnet.spec import ConvSpec, DenseSpec, NetSpec
-from alexnet.weights.torchvision import from_torchvision, to_torchvision
+from alexnet.spec import FileNetSpec, NetSpec
+from alexnet.weights import caffe, torchvision
+from alexnet.weights.torchfile import first_line
 
-MAX_NBYTES = 1 << 30  # AlexNet in float64 is 0.5 GB
-MAX_MEMBERS = 1000
-MAX_PICKLE_NBYTES = 1 << 20
-SIZE_PX = 256  # torchvision's crops are cut from these
-CHANNEL_MEANS = tuple(255 * x for x in (0.485, 0.456, 0.406))  # ImageNet's, in grey levels
-CHANNEL_STDS = tuple(255 * x for x in (0.229, 0.224, 0.225))
-TARGETS = {".safetensors": "alexnet", ".pth": "torchvision", ".pt": "torchvision"}
-DTYPES = {torch.float32, torch.float16, torch.bfloat16, torch.float64}
-STORAGES = ("Float", "Half", "BFloat16", "Double", "Long", "Int", "Bool")  # whole numbers: counters beside the weights
-HARMLESS = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2", "torch._utils _rebuild_parameter"}
-HARMLESS |= {f"torch {kind}Storage" for kind in STORAGES}
+TARGETS = {".safetensors": "alexnet", ".pth": "torchvision", ".pt": "torchvision", ".onnx": "onnx"}
+PIXELS = ("square", "crop")
 
 
 @dataclass
@@ -55,43 +46,64 @@ class Model:
     notes: list[str] = field(default_factory=list)
 
 
-def convert(source: Path, target: Path, names: Path | None = None) -> dict:
-    """Reads a model file, a run folder or torchvision's AlexNet weights (.pth, .pt, .safetensors) and writes TARGET:
-    .safetensors is a model file, .pth or .pt torchvision's state dict.
+def convert(
+    source: Path, target: Path, names: Path | None = None, *, mean: Path | None = None, pixels: str | None = None
+) -> dict:
+    """Reads a model file, a run folder, torchvision's weights (.pth, .pt, .safetensors) or Caffe's (.caffemodel) and
+    writes TARGET: .safetensors is a model file, .pth or .pt torchvision's state dict, .onnx a graph.
 
-    `names` is a text file with one class name per line for weights that carry none. Returns {"source", "target",
-    "format", "classes", "tensors": [{"name", "shape", "from"}], "notes"}. Raises UsageError for a target that cannot
-    be, CheckpointError for a source that is not what it should be.
+    `names` is a text file with one class name per line for weights that carry none; `mean` the mean file that belongs
+    to a .caffemodel; `pixels` puts the preprocessing into an ONNX graph, which then takes uint8 pixels of the "square"
+    or of a "crop". Returns {"source", "target", "format", "classes", "tensors": [{"name", "shape", "from"}], "notes"}.
+    Raises UsageError for a target that cannot be, CheckpointError for a source that is not what it should be.
     """
     source, target = Path(source), Path(target)
+    _check_target(source, target, pixels)
+    model, kind = read(source, names, mean), TARGETS[target.suffix]
+    if kind == "alexnet":
+        rows = _write_ours(model, target)
+    else:
+        seen = _understood(model)
+        rows = _write_onnx(model, *seen, target, pixels) if kind == "onnx" else _write_torchvision(model, *seen, target)
+    record = {"source": str(source), "target": str(target), "format": kind}
+    return {**record, "classes": len(model.passport["classes"]), "tensors": rows, "notes": model.notes}
+
+
+def _check_target(source: Path, target: Path, pixels: str | None) -> None:
     if target.suffix not in TARGETS:
         raise UsageError(f"{target}: name a {', '.join(TARGETS)} file; the suffix says what is written")
     if target.is_dir() or not target.parent.is_dir():
         raise UsageError(f"{target} is a folder" if target.is_dir() else f"there is no folder {target.parent}")
     if target.exists() and source.exists() and target.samefile(source):
         raise UsageError(f"{target} is the source itself; name another file")
-    model = read(source, names)
-    rows = _write_torchvision(model, target) if TARGETS[target.suffix] == "torchvision" else _write_ours(model, target)
-    record = {"source": str(source), "target": str(target), "format": TARGETS[target.suffix]}
-    return {**record, "classes": len(model.passport["classes"]), "tensors": rows, "notes": model.notes}
+    if pixels is not None and (pixels not in PIXELS or target.suffix != ".onnx"):
+        raise UsageError(f"preprocessing {pixels!r}: {' or '.join(PIXELS)}, and only into an .onnx file")
+    if target.suffix == ".onnx" and find_spec("onnx") is None:
+        raise UsageError("writing .onnx needs the package onnx: pip install 'alexnet[onnx]'")
 
 
-def read(source: Path, names: Path | None = None) -> Model:
-    """The model of a model file, of a run folder or of torchvision's weights. Raises CheckpointError."""
-    if not source.is_file() or _is_ours(source):
-        tensors, passport = checkpoint.load_model(model_path(source))
-        if names is not None:
-            raise UsageError(f"{source} carries its own class names; leave {names} out")
-        if "preprocessing.mean" not in tensors:
-            raise CheckpointError(f"{source} carries no mean image: it was not written by alexnet train")
-        mean = tensors.pop("preprocessing.mean")
-        return Model(tensors, mean, passport, {name: name for name in tensors})
-    notes: list[str] = []
-    weights = from_torchvision(_as_float32(_unwrapped(tensors_of(source), source, notes), source, notes))
-    origin = dict(zip(weights, to_torchvision(weights), strict=True))
-    count = len(weights["fc8.bias"])
-    prep, passport = _torchvision_passport(count, _class_names(names, count), notes)
-    return Model(weights, torch.from_numpy(prep.mean), passport, origin, notes)
+def read(source: Path, names: Path | None = None, mean: Path | None = None) -> Model:
+    """The model of a model file, of a run folder or of another tool's weights. Raises CheckpointError."""
+    is_caffe = source.suffix == ".caffemodel"
+    if mean is not None and not is_caffe:
+        raise UsageError(f"{mean}: a mean file belongs to a .caffemodel; leave it out")
+    if not source.is_file() or (not is_caffe and _is_ours(source)):
+        return _ours(source, names)
+    foreign = caffe.read(source, mean) if is_caffe else torchvision.read(source)
+    classes = _class_names(names, foreign.spec.net.classes)
+    data = SimpleNamespace(classes=classes, fingerprint=None)  # trained elsewhere, on unknown data
+    passport = runs.passport(foreign.spec, None, data, foreign.prep, accuracy=None)
+    return Model(foreign.weights, torch.from_numpy(foreign.prep.mean), passport, foreign.origin, foreign.notes)
+
+
+def _ours(source: Path, names: Path | None) -> Model:
+    tensors, passport = checkpoint.load_model(model_path(source))
+    if names is not None:
+        raise UsageError(f"{source} carries its own class names; leave {names} out")
+    if "preprocessing.mean" not in tensors:
+        raise CheckpointError(f"{source} carries no mean image: it was not written by alexnet train")
+    mean = tensors.pop("preprocessing.mean")
+    return Model(tensors, mean, passport, {name: name for name in tensors})
 
 
 def _is_ours(path: Path) -> bool:
@@ -100,123 +112,6 @@ def _is_ours(path: Path) -> bool:
             return "alexnet" in (file.metadata() or {})
     except (OSError, SafetensorError):
         return False
-
-
-def tensors_of(path: Path) -> dict:
-    """What a file of weights holds, read as data. Raises CheckpointError saying what the file is instead."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(512)
-            if head.startswith(b"PK\x03\x04"):
-                return _read_zip(file, path)
-        if head[8:9] == b"{":
-            if path.stat().st_size > MAX_NBYTES:
-                raise CheckpointError(f"{path} is {path.stat().st_size:,} bytes; AlexNet's weights are fewer")
-            return load_file(path)
-    except (OSError, SafetensorError, RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{path} cannot be read ({_first_line(error)})") from None
-    raise CheckpointError(f"{path} {_what_it_is(head)}")
-
-
-def _what_it_is(head: bytes) -> str:
-    text = head.lstrip().lower()
-    if not head:
-        return "is empty; get it again"
-    if text.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, not the weights themselves; fetch them with: git lfs pull"
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "is a web page, not weights; the download gave an error or a login page"
-    if head.startswith(b"\x80"):
-        return (
-            "is a bare pickle (an old torch file or another program's), which may run code; it is not read.\n"
-            "Ask for it as .safetensors, or as saved by PyTorch 1.6 or later"
-        )
-    return "is no file of weights: a .safetensors, or a .pth or .pt of torch.save"
-
-
-def _read_zip(file: BinaryIO, path: Path) -> dict:
-    """torch.load of a zip that was found harmless. Whatever goes wrong in a foreign file is the file's fault."""
-    try:
-        with zipfile.ZipFile(file) as archive:
-            _check_members(archive, path)
-            _check_pickle(archive, path)
-        file.seek(0)
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except Exception as error:  # damaged pickles raise anything, from UnpicklingError to IndexError
-        raise CheckpointError(
-            f"{path} is damaged or holds more than weights ({type(error).__name__}: {_first_line(error)})"
-        ) from None
-
-
-def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
-    """Sizes and packing as the directory tells them, before a byte is unpacked; then every checksum."""
-    members = archive.infolist()
-    packed = [m.filename for m in members if m.compress_type != zipfile.ZIP_STORED or m.compress_size != m.file_size]
-    if packed:
-        raise CheckpointError(f"{path}: {packed[0]!r} is compressed, which torch.save never does; it is not unpacked")
-    nbytes = sum(member.file_size for member in members)
-    if nbytes > min(MAX_NBYTES, path.stat().st_size) or len(members) > MAX_MEMBERS:
-        raise CheckpointError(f"{path} says it holds {nbytes:,} bytes in {len(members):,} parts: not AlexNet's weights")
-    if len({member.filename for member in members}) < len(members):
-        raise CheckpointError(f"{path} holds two parts of the same name; torch.save never does that")
-    if (damaged := archive.testzip()) is not None:
-        raise CheckpointError(f"{path} is damaged: the checksum of {damaged!r} differs; get it again")
-
-
-def _check_pickle(archive: zipfile.ZipFile, path: Path) -> None:
-    """Reads the pickle's instructions without following them: which names would it look up?"""
-    pickles = [name for name in archive.namelist() if name.endswith(".pkl")]
-    if len(pickles) != 1 or pickles[0].rpartition("/")[2] != "data.pkl":
-        raise CheckpointError(f"{path} holds no data.pkl alone: it is a program (TorchScript) or not torch.save's")
-    if archive.getinfo(pickles[0]).file_size > MAX_PICKLE_NBYTES:
-        raise CheckpointError(f"{path} holds far more than AlexNet's weights; save its state_dict() alone")
-    for code, argument, _ in pickletools.genops(archive.read(pickles[0])):
-        wanted = argument if code.name in ("GLOBAL", "INST") else code.name
-        if code.name in ("GLOBAL", "INST", "STACK_GLOBAL", "EXT1", "EXT2", "EXT4") and wanted not in HARMLESS:
-            what = str(wanted).replace(" ", ".")
-            raise CheckpointError(f"{path} asks for {what!r}, which weights do not need; nothing in it was run")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0][:160]
-
-
-def _unwrapped(content: object, path: Path, notes: list[str]) -> dict[str, Tensor]:
-    """The state dict, out of a training checkpoint's "state_dict" and without DataParallel's "module."."""
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        notes.append(f"took 'state_dict' and left the rest: {', '.join(str(k) for k in content if k != 'state_dict')}")
-        content = content["state_dict"]
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__}, not a state dict; save model.state_dict()")
-    state = {str(name).replace("module.", ""): value for name, value in content.items()}
-    if len(state) < len(content):
-        raise CheckpointError(f"{path} holds the same tensor with and without 'module.'; keep one of them")
-    if list(state) != list(content):
-        notes.append("removed 'module.' from the names (a net saved inside DataParallel)")
-    return state
-
-
-def _as_float32(state: dict, path: Path, notes: list[str]) -> dict[str, Tensor]:
-    """Checked before they are touched: a tensor can claim a shape far larger than its bytes."""
-    foreign = [name for name, t in state.items() if not isinstance(t, Tensor) or t.dtype not in DTYPES]
-    tensors = {name: t for name, t in state.items() if name not in foreign}
-    if sum(t.numel() * t.element_size() for t in tensors.values()) > MAX_NBYTES:
-        raise CheckpointError(f"{path} holds tensors larger than AlexNet's")
-    from_torchvision(state)  # names and shapes, before the first copy
-    if foreign:
-        value = state[foreign[0]]
-        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise CheckpointError(f"{path}: {foreign[0]} is {kind}; weights are floating-point numbers")
-    cast = sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()} - {"float32"})
-    if cast:
-        notes.append(f"cast {' and '.join(cast)} to float32")
-    tensors = {name: t.detach().to(torch.float32).contiguous() for name, t in tensors.items()}
-    broken = [name for name, t in tensors.items() if not torch.isfinite(t).all()]
-    if broken:
-        raise CheckpointError(f"{path}: {broken[0]} holds values that are not finite, or beyond float32")
-    return tensors
 
 
 def _class_names(names: Path | None, count: int) -> list[str]:
@@ -231,16 +126,18 @@ def _class_names(names: Path | None, count: int) -> list[str]:
     return lines
 
 
-def _torchvision_passport(count: int, classes: list[str], notes: list[str]) -> tuple[Preprocessing, dict]:
-    """How torchvision's nets see pictures, and the passport of a model that was trained elsewhere, on unknown data."""
-    if count < 1:
-        raise CheckpointError("classifier.6 has no outputs")
-    spec = presets.torchvision(classes=count)
-    mean = np.ascontiguousarray(np.broadcast_to(np.float32(CHANNEL_MEANS), (SIZE_PX, SIZE_PX, 3)))
-    prep = Preprocessing(SIZE_PX, spec.net.crop_px, mean, np.array(CHANNEL_STDS), np.zeros(3), np.eye(3))
-    notes.append("preprocessing is ImageNet's, as torchvision's own weights expect; the file itself carries none")
-    data = SimpleNamespace(classes=classes, fingerprint=None)
-    return prep, runs.passport(spec, None, data, prep, accuracy=None)
+def _understood(model: Model) -> tuple[NetSpec, Preprocessing]:
+    """What the passport says of the net and of how it sees."""
+    try:
+        net = spec_module.from_dict(model.passport["spec"]["net"], NetSpec | FileNetSpec)
+        numbers = model.passport["preprocessing"]
+        arrays = [np.array(numbers[name], np.float64) for name in ("stds", "colour_stds", "colour_axes")]
+        prep = Preprocessing(numbers["size_px"], net.crop_px, model.mean.numpy(), *arrays)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"the model's passport is not of this version: {first_line(error)}") from None
+    if isinstance(net, FileNetSpec):
+        raise CheckpointError("this net is of layer files; only nets of presets become another tool's")
+    return net, prep
 
 
 def _write_ours(model: Model, target: Path) -> list[dict]:
@@ -248,51 +145,42 @@ def _write_ours(model: Model, target: Path) -> list[dict]:
     return [_row(name, tensor, model.origin[name]) for name, tensor in model.weights.items()]
 
 
-def _write_torchvision(model: Model, target: Path) -> list[dict]:
-    try:
-        differing = _differences(spec_module.from_dict(model.passport["spec"]["net"], NetSpec))
-        note = _how_to_feed(model)
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"the model's passport is not of this version: {_first_line(error)}") from None
-    if differing:
-        raise CheckpointError(
-            f"only nets of the torchvision preset fit torchvision's AlexNet; this one differs in {', '.join(differing)}"
-        )
-    state = to_torchvision(model.weights)
+def _write_torchvision(model: Model, net: NetSpec, prep: Preprocessing, target: Path) -> list[dict]:
+    state = torchvision.state_of(net, model.weights)
 
     def save(temporary: Path) -> None:
         try:
             with open(temporary, "wb") as file:
                 torch.save({name: tensor.clone() for name, tensor in state.items()}, file)
         except RuntimeError as error:  # what torch's writer makes of a full disk
-            raise OSError(_first_line(error)) from None
+            raise OSError(first_line(error)) from None
 
     checkpoint.publish(target, save)
-    model.notes.append(note)
-    own_names = from_torchvision(state)
+    model.notes.append(torchvision.how_to_feed(prep.mean, prep.stds))
+    own_names = torchvision.from_torchvision(state)
     return [_row(name, state[name], model.origin[own]) for name, own in zip(state, own_names, strict=True)]
 
 
-def _differences(net: NetSpec) -> list[str]:
-    """Fields in which a net computes something else than torchvision's; how it began and its dropout rate are free."""
-    like = presets.torchvision(classes=net.classes).net
-    free = {name: getattr(like, name) for name in ("init", "fc8_sigma", "fc8_bias", "dropout")}
-    alike = replace(net, **free, **({"talk": like.talk} if net.towers == 1 else {}))
-    fields = {name: (getattr(alike, name), getattr(like, name)) for name in spec_module.to_dict(like)}
-    return [name for name, (ours, theirs) in fields.items() if _without_start(ours) != _without_start(theirs)]
+def _write_onnx(model: Model, net_spec: NetSpec, prep: Preprocessing, target: Path, pixels: str | None) -> list[dict]:
+    """The graph, if onnxruntime answers with it as the net does."""
+    from alexnet.weights import onnx
 
-
-def _without_start(value):
-    return replace(value, sigma=0.0, bias=0.0) if isinstance(value, ConvSpec | DenseSpec) else value
-
-
-def _how_to_feed(model: Model) -> str:
-    """torchvision's files carry no preprocessing, so say it, for pictures on [0, 1] as torchvision has them."""
-    mean, stds = model.mean.double() / 255, [f"{std / 255:.4g}" for std in model.passport["preprocessing"]["stds"]]
-    means = [f"{x:.4g}" for x in mean.mean((0, 1)).tolist()]
-    flat = bool((mean == mean[0, 0]).all())
-    rest = "" if flat else "; it was trained with a mean image, of which these are the averages"
-    return f"for pictures on [0, 1]: Normalize(mean=({', '.join(means)}), std=({', '.join(stds)})){rest}"
+    with torch.device("meta"):
+        net = AlexNet(net_spec).eval()
+    try:
+        net.load_state_dict(model.weights, assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights do not fit the model's passport: {first_line(error)}") from None
+    facts = {"classes": model.passport["classes"], "spec": model.passport["spec"]}
+    graph = onnx.model(net, prep, pixels, facts).SerializeToString()
+    if find_spec("onnxruntime"):
+        same = onnx.difference(graph, net, prep, pixels)
+        model.notes.append(f"onnxruntime gives the same logits, to {same:.0e} of the largest")
+    else:
+        model.notes.append("not tried: onnxruntime is not installed")
+    checkpoint.publish(target, lambda temporary: temporary.write_bytes(graph))
+    model.notes.append(onnx.how_to_feed(prep, pixels))
+    return [_row(name, tensor, model.origin[name]) for name, tensor in model.weights.items()]
 
 
 def _row(name: str, tensor: Tensor, origin: str) -> dict:

@@ -1,4 +1,4 @@
-"""Exact evaluation: every picture counted once, one or ten views, one net or a weighted ensemble.
+"""Exact evaluation: every picture counted once, one, nine or ten views, one net or a weighted ensemble.
 
 Softmax outputs are averaged over views, then over nets (paper, sections 4.1 and 6). Errors are sums divided once.
 Ties are split as the 2012 tool did: a label tied with others for the last places gets its share of them, so a net
@@ -59,8 +59,13 @@ def predictions(member: Member, split: Split, views: int, machine: Machine) -> I
 
 @torch.inference_mode()  # here and not around a `yield`: the mode would leak into whoever asks for the next batch
 def _softmax(net: nn.Module, images_nchw: Tensor, machine: Machine) -> Tensor:
-    logits = net(images_nchw.to(machine.device, machine.dtype))
-    return torch.softmax(logits.float(), dim=1)
+    return torch.softmax(logits(net, images_nchw.to(machine.device, machine.dtype)).float(), dim=1)
+
+
+def logits(net: nn.Module, images_nchw: Tensor) -> Tensor:
+    """(N, classes) of a net; its first output where it has several, as nets of layer files may."""
+    outputs = net(images_nchw)
+    return (outputs[0] if isinstance(outputs, tuple) else outputs).flatten(1)
 
 
 def errors(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
@@ -81,15 +86,20 @@ def evaluate(
     machine: Machine,
     classes: list[str],
     progress: Callable[[int, int], None] = lambda done, total: None,
+    watch: Callable[[Tensor], None] = lambda mean: None,
 ) -> dict:
     """{"top1_error", "top5_error", "images", "views", "classes": per class} as fractions.
 
-    Raises DataError for an empty split or probabilities that are not finite.
+    `watch` is handed the averaged softmax (N, classes) of each batch, in packed order. Raises DataError for an empty
+    split or probabilities that are not finite.
     """
     if len(split) == 0:
         raise DataError("there are no pictures to evaluate on: the pack has no val split; pack with --val-fraction 0.1")
-    if views not in (1, 10):
-        raise UsageError(f"--views {views}: 1 (centre) or 10 (corners, centre and their mirror images)")
+    if views not in augment.VIEWS:
+        raise UsageError(
+            f"--views {views}: 1 (centre), 9 (three by three places, CIFAR's test of 2012) "
+            "or 10 (corners, centre and their mirror images)"
+        )
     labels = torch.from_numpy(split.labels.astype(np.int64))
     top1, top5, done = [], [], 0
     streams = [predictions(member, split, views, machine) for member in members]
@@ -98,6 +108,7 @@ def evaluate(
         mean = sum(member.weight / whole * part for member, part in zip(members, parts, strict=True))
         if not torch.isfinite(mean).all():
             raise DataError("the net's outputs are not finite: its weights are damaged or it diverged")
+        watch(mean)
         batch_labels = labels[done : done + len(mean)]
         top1.append(errors(mean, batch_labels, 1))
         top5.append(errors(mean, batch_labels, 5))

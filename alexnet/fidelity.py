@@ -11,10 +11,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-import torch
-
-from alexnet.net import AlexNet, layer_table
-from alexnet.spec import DenseSpec, NetSpec, ScheduleSpec, Spec
+from alexnet.errors import UsageError
+from alexnet.net import layer_sizes
+from alexnet.spec import DenseSpec, FileNetSpec, NetSpec, ScheduleSpec, Spec
 
 NOT_STATED = "not stated"
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
@@ -42,8 +41,14 @@ def _agrees(here: str, text: str) -> bool:
 
 
 def fidelity(spec: Spec) -> list[Row]:
-    """Detail by detail: sizes, order of layers, norms, initialisation, data, updates."""
+    """Detail by detail: sizes, order of layers, norms, initialisation, data, updates. Raises UsageError for a net of
+    layer files, which say what they are.
+    """
     net = spec.net
+    if isinstance(net, FileNetSpec):
+        raise UsageError(
+            f"this run's net stands in {net.layers}; fidelity compares presets and what --set makes of them"
+        )
     parts = (
         _shape_rows(net),
         _order_rows(net),
@@ -60,8 +65,7 @@ def _layers(net: NetSpec, names: tuple[str, ...]) -> dict:
 
 
 def _shape_rows(net: NetSpec) -> list[Row]:
-    with torch.device("meta"):  # shapes alone, without memory or arithmetic
-        table = layer_table(AlexNet(net))
+    table = layer_sizes(net)
     count = sum(row.parameters for row in table)
     usual = f"{WITHOUT_HEAD + 4097 * net.classes:,}"
     maps = ", ".join(str(conv.channels) for conv in _layers(net, CONVS).values())

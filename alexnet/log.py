@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from alexnet.errors import MachineError
+
 
 def say(text: str) -> None:
     """A line of progress or explanation; standard output is kept for results."""
@@ -37,8 +39,12 @@ class Metrics:
 
     def write(self, **record) -> None:
         line = json.dumps(record).encode() + b"\n"
-        self.file.write(line)
-        self.file.flush()
+        try:
+            self.file.write(line)
+            self.file.flush()
+        except OSError as error:
+            why = error.strerror or error
+            raise MachineError(f"cannot write {self.file.name}: {why}; the checkpoints are untouched") from None
         self.nbytes += len(line)
 
     def close(self) -> None:
@@ -46,9 +52,19 @@ class Metrics:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """All records of a metrics.jsonl; a half-written last line is left out."""
+    """All records of a metrics.jsonl; a half-written last line is left out, and so, with a warning, damaged ones."""
     lines = path.read_bytes().split(b"\n")[:-1]
-    return [json.loads(line) for line in lines]
+    records = [record for line in lines if isinstance(record := _record(line), dict)]
+    if len(records) < len(lines):
+        say(f"warning: {len(lines) - len(records)} lines of {path} are damaged and left out")
+    return records
+
+
+def _record(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None
 
 
 def progress_line(record: dict, left_s: float) -> str:

@@ -13,14 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet import checkpoint, machine
+from alexnet import checkpoint, machine, recipe
 from alexnet import spec as spec_module
 from alexnet.data import augment, image
 from alexnet.data.augment import Preprocessing
-from alexnet.errors import AlexnetError, CheckpointError, DataError
-from alexnet.evaluate import Machine, Member
-from alexnet.net import AlexNet, compute_in
-from alexnet.spec import NetSpec
+from alexnet.errors import CheckpointError, DataError
+from alexnet.evaluate import Machine, Member, logits
+from alexnet.extract import Extractor
+from alexnet.net import compute_in
+from alexnet.recipe import Net
+from alexnet.spec import FileNetSpec, NetSpec
 
 Image = str | Path | bytes | np.ndarray
 
@@ -30,7 +32,7 @@ class Predictor:
     """A trained net with everything its model file carries."""
 
     path: Path
-    net: AlexNet
+    net: Net
     prep: Preprocessing
     classes: list[str]
     passport: dict
@@ -48,8 +50,7 @@ class Predictor:
     @torch.inference_mode()
     def probabilities(self, picture: Image, views: int = 10) -> Tensor:
         """(classes,) float32: softmax averaged over the views."""
-        logits = self.net(self.views(picture, views))
-        return torch.softmax(logits.float(), dim=1).mean(0).cpu()
+        return torch.softmax(logits(self.net, self.views(picture, views)).float(), dim=1).mean(0).cpu()
 
     def top5(self, picture: Image, views: int = 10) -> list[dict]:
         """[{"class", "probability"}], most probable first; fewer than five where there are fewer classes."""
@@ -63,6 +64,10 @@ class Predictor:
         ReLU.
         """
         return self.net(self.views(picture, 1), until=layer)[0].float().cpu().clone()
+
+    def extractor(self, layer: str | None = "fc7", **options) -> Extractor:
+        """The net as a plain module: pixels in, this layer's outputs out; see extract.Extractor."""
+        return Extractor(self.net, self.prep, layer, **options)
 
     @property
     def member(self) -> Member:
@@ -102,15 +107,41 @@ def load(run: str | Path, device: str = "auto", precision: str = "auto") -> Pred
     path = model_path(Path(run))
     tensors, passport = checkpoint.load_model(path)
     try:
-        net_spec = spec_module.from_dict(passport["spec"]["net"], NetSpec)
+        net_spec = spec_module.from_dict(passport["spec"]["net"], NetSpec | FileNetSpec)
         numbers, mean = passport["preprocessing"], tensors.pop("preprocessing.mean").numpy()
         arrays = [np.array(numbers[name], np.float64) for name in ("stds", "colour_stds", "colour_axes")]
         prep = Preprocessing(numbers["size_px"], net_spec.crop_px, mean, *arrays)
-        net = AlexNet(net_spec)
+        _check(prep, passport["classes"], net_spec, tensors)
+        net = recipe.build(net_spec)
         net.load_state_dict(tensors)
-    except (KeyError, TypeError, RuntimeError, AlexnetError) as error:
-        raise CheckpointError(f"{path} does not fit this version or itself: {str(error).splitlines()[0]}") from None
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} does not fit this version or itself: {why}") from None
     on, _ = machine.device(device)
     place = Machine(on, machine.precision(precision, on)[0])
     net = compute_in(net, place.dtype).to(on, memory_format=torch.channels_last).eval()
     return Predictor(path, net, prep, passport["classes"], passport, place)
+
+
+def _check(prep: Preprocessing, classes: object, net_spec: NetSpec | FileNetSpec, tensors: dict[str, Tensor]) -> None:
+    """What a file says of itself must fit together before memory is taken for it. Raises ValueError."""
+    sizes = [np.shape(numbers) for numbers in (prep.mean, prep.stds, prep.colour_stds, prep.colour_axes)]
+    if sizes != [(prep.size_px, prep.size_px, 3), (3,), (3,), (3, 3)] or not 1 <= prep.crop_px <= prep.size_px:
+        raise ValueError("the preprocessing it tells does not fit its mean image or its net")
+    if not all(np.isfinite(numbers).all() for numbers in (prep.stds, prep.colour_stds, prep.colour_axes)):
+        raise ValueError("the preprocessing it tells is not finite")
+    if not (prep.stds > 0).all():
+        raise ValueError("the standard deviations it tells are not positive")
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("its classes are not a list of names")
+    if len(classes) != net_spec.classes:
+        raise ValueError(f"it names {len(classes)} classes and its net tells {net_spec.classes}")
+    with torch.device("meta"):  # shapes alone
+        wanted = {name: tensor.shape for name, tensor in recipe.build(net_spec).state_dict().items()}
+    other = [name for name in wanted | tensors if wanted.get(name) != getattr(tensors.get(name), "shape", None)]
+    if other:
+        raise ValueError(
+            f"{other[0]} and {len(other) - 1} more are not of the net it tells"
+            if other[1:]
+            else f"{other[0]} is not of the net it tells"
+        )

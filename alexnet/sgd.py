@@ -2,12 +2,14 @@
 
     v <- momentum * v - decay * rate * w - rate * gradient        w <- w + v
 
-torch.optim.SGD keeps the rate outside; the two agree only until the rate changes. Biases have their own rate and no
-decay; a rate of 0 freezes a tensor altogether: no momentum, no decay.
+torch.optim.SGD keeps the rate outside; the two agree only until the rate changes. Every tensor has its own rule, and
+its own rate at each step; a rate of 0 freezes a tensor altogether: no momentum, no decay. Which rules and rates they
+are is said by a SgdSpec (below) or by a parameter file (layerfile/rates.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +17,24 @@ from torch import Tensor, nn
 
 from alexnet.errors import UsageError
 from alexnet.kernels.update import update
-from alexnet.net import AlexNet, compute_in
+from alexnet.net import compute_in
 from alexnet.spec import SgdSpec
+
+Rates = dict[str, tuple[float, float]]  # {tensor: (rate of its gradient, rate of its decay)}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one tensor is trained, its rates aside.
+
+    `matrix` is the name people know a layer's weights by, None for biases; `constrain` changes a weight in place after
+    each of its updates.
+    """
+
+    matrix: str | None
+    momentum: float
+    decay: float = 0.0
+    constrain: Callable[[Tensor], None] | None = None
 
 
 @dataclass
@@ -27,24 +45,19 @@ class Sgd:
     step rewrites where it does not.
     """
 
-    spec: SgdSpec
+    rules: dict[str, Rule]
     parameters: dict[str, nn.Parameter]
     weights: dict[str, Tensor]
     velocities: dict[str, Tensor]
-    decays: dict[str, float]
 
     @staticmethod
-    def of(net: AlexNet, spec: SgdSpec, dtype: torch.dtype = torch.float32) -> Sgd:
+    def of(net: nn.Module, rules: dict[str, Rule], dtype: torch.dtype = torch.float32) -> Sgd:
         """For a float32 net, which from here on computes in `dtype`."""
         weights = {name: p.detach() for name, p in net.named_parameters()}
         velocities = {name: torch.zeros_like(w) for name, w in weights.items()}
         if dtype != torch.float32:
             compute_in(net, dtype)
-        return Sgd(spec, dict(net.named_parameters()), weights, velocities, layer_decays(spec))
-
-    @property
-    def layers(self) -> list[str]:
-        return list(dict.fromkeys(name.rsplit(".", 1)[0] for name in self.parameters))
+        return Sgd(rules, dict(net.named_parameters()), weights, velocities)
 
     @torch.no_grad()
     def load(self, weights: dict[str, Tensor], velocities: dict[str, Tensor]) -> None:
@@ -54,16 +67,43 @@ class Sgd:
             self.velocities[name].copy_(velocities[name])
             parameter.copy_(self.weights[name])
 
-    def step(self, rates: dict[str, tuple[float, float]]) -> None:
-        """One update of every tensor from its `.grad`, at {layer: (weight rate, bias rate)}."""
+    @torch.no_grad()
+    def step(self, rates: Rates) -> None:
+        """One update of every tensor from its `.grad`; those of rate 0 stay as they are."""
         for name, parameter in self.parameters.items():
-            layer, kind = name.rsplit(".", 1)
-            rate = rates[layer][kind == "bias"]
-            decay = self.spec.bias_decay if kind == "bias" else self.decays.get(layer, self.spec.weight_decay)
-            if rate > 0 and parameter.grad is not None:
-                weight = self.weights[name]
-                copy = None if weight.dtype == parameter.dtype else parameter.detach()
-                update(weight, self.velocities[name], parameter.grad, self.spec.momentum, rate, decay, copy)
+            rate, decay_rate = rates[name]
+            if rate <= 0 or parameter.grad is None:
+                continue
+            rule, weight = self.rules[name], self.weights[name]
+            decay = rule.decay * (decay_rate / rate)
+            copy = None if weight.dtype == parameter.dtype else parameter.detach()
+            update(weight, self.velocities[name], parameter.grad, rule.momentum, rate, decay, copy)
+            if rule.constrain:
+                rule.constrain(weight)
+                if copy is not None:
+                    copy.copy_(weight)
+
+
+def layers_of(names: list[str]) -> list[str]:
+    """conv1, conv2 ... of conv1.weight, conv1.bias, conv2.weight ..."""
+    return list(dict.fromkeys(name.rsplit(".", 1)[0] for name in names))
+
+
+def rules_of(names: list[str], spec: SgdSpec) -> dict[str, Rule]:
+    """{tensor: rule} for tensors called LAYER.weight and LAYER.bias."""
+    decays, rules = layer_decays(spec), {}
+    for name in names:
+        layer, kind = name.rsplit(".", 1)
+        bias = kind == "bias"
+        decay = spec.bias_decay if bias else decays.get(layer, spec.weight_decay)
+        rules[name] = Rule(None if bias else layer, spec.momentum, decay)
+    return rules
+
+
+def rates_of(names: list[str], layer_rates: dict[str, tuple[float, float]]) -> Rates:
+    """{tensor: its rate, for gradient and decay alike} from {layer: (weight rate, bias rate)}."""
+    pairs = ((name, *name.rsplit(".", 1)) for name in names)
+    return {name: (layer_rates[layer][kind == "bias"],) * 2 for name, layer, kind in pairs}
 
 
 def layer_decays(spec: SgdSpec) -> dict[str, float]:

@@ -3,20 +3,17 @@
 A preset is a function that returns a full `Spec`; `change(spec, ["net.lrn.k=1"])` alters single fields by name, typed
 by the dataclass. The resolved spec is written into every run folder, checkpoint and model file (`to_dict`,
 `from_dict`). The presets themselves live in `presets.py`; they are re-exported here, so
-`alexnet.spec.as_run(classes=10)` works.
+`alexnet.spec.as_run(classes=10)` works. How fields become text and back is in `values.py`.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import math
-import types
-import typing
 from dataclasses import dataclass
 from typing import Literal
 
+from alexnet import values
 from alexnet.errors import UsageError
+from alexnet.values import change, nearest, to_dict  # noqa: F401 - part of how a spec is said
 
 UNITS = {"ep": "epochs", "st": "steps", "%": "per cent of the run"}
 
@@ -160,6 +157,37 @@ class NetSpec:
 
 
 @dataclass(frozen=True)
+class LayerFile:
+    """A layer file (.cfg) as it was read; messages call it by its name."""
+
+    name: str
+    text: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class FileNetSpec:
+    """A net of the 2012 or 2014 tool: its definition file and its parameter file, which also holds the rates.
+
+    `dialect` is the tool whose rules count where the two differ. `init_from` is the model file that initWFunc copies
+    from, with its sha256; empty: every layer starts from its initW and initB.
+    """
+
+    layers: LayerFile
+    params: LayerFile
+    dialect: Literal["2012", "2014"]
+    classes: int
+    crop_px: int
+    init_from: str = ""
+    init_sha256: str = ""
+
+    def __post_init__(self):
+        _require(self, classes=self.classes >= 1, crop_px=self.crop_px >= 1)
+
+
+@dataclass(frozen=True)
 class DataSpec:
     """How a packed square becomes a training picture (paper, section 4.1)."""
 
@@ -233,18 +261,19 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Spec:
+    """A whole run. `sgd` is None where the net is one of layer files: their parameter file says how it is trained."""
+
     preset: str
-    net: NetSpec
+    net: NetSpec | FileNetSpec
     data: DataSpec = DataSpec()
-    sgd: SgdSpec = SgdSpec()
+    sgd: SgdSpec | None = SgdSpec()
     run: RunSpec = RunSpec()
 
-
-def nearest(name: str, known: typing.Iterable[str]) -> str:
-    """' Did you mean X?' for a misspelt name, or the list of what is known."""
-    known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(known)}."
+    def __post_init__(self):
+        if isinstance(self.net, FileNetSpec) and self.sgd is not None:
+            raise UsageError(f"sgd: the rates of this run stand in its parameter file ({self.net.params}); change it")
+        if isinstance(self.net, NetSpec) and self.sgd is None:
+            raise UsageError("sgd=none: only nets of layer files are trained without; leave it out")
 
 
 def preset(name: str, **changes) -> Spec:
@@ -265,105 +294,6 @@ def __getattr__(name: str):
     raise AttributeError(f"module 'alexnet.spec' has no attribute {name!r}")
 
 
-def _parse(text: str, kind, where: str):
-    """`text` as a value of the annotated type `kind`."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        if text.lower() in ("none", "off"):
-            return None
-        return _parse(text, next(a for a in arguments if a is not type(None)), where)
-    if origin is Literal:
-        if text in arguments:
-            return text
-        raise UsageError(f"{where}={text} is not possible.{nearest(text, arguments)}")
-    if origin is tuple:
-        return tuple(_parse(item, arguments[0], where) for item in text.split(",") if item)
-    if kind is Duration:
-        return Duration.parse(text)
-    if dataclasses.is_dataclass(kind):
-        fields = ", ".join(f.name for f in dataclasses.fields(kind))
-        raise UsageError(f"{where} is a group: set one of its fields ({fields}) or 'none' where it may be left out")
-    return _parse_scalar(text, kind, where)
-
-
-def _parse_scalar(text: str, kind, where: str):
-    if kind is bool:
-        if text.lower() not in ("true", "false", "yes", "no", "on", "off", "1", "0"):
-            raise UsageError(f"{where}={text}: true or false is wanted")
-        return text.lower() in ("true", "yes", "on", "1")
-    try:
-        value = kind(text)
-        if kind is float and not math.isfinite(value):
-            raise ValueError
-        return value
-    except ValueError:
-        wanted = {int: "a whole number", float: "a number"}.get(kind, kind.__name__)
-        raise UsageError(f"{where}={text}: {wanted} is wanted") from None
-
-
-def _set(node, path: list[str], text: str, where: str):
-    kinds = typing.get_type_hints(type(node))
-    if path[0] not in kinds:
-        raise UsageError(f"--set {where}: {type(node).__name__} has no field {path[0]!r}.{nearest(path[0], kinds)}")
-    kind, current = kinds[path[0]], getattr(node, path[0])
-    if len(path) == 1:
-        value = _parse(text, kind, where)
-    elif current is None:
-        value = _set(_default_of(kind, where), path[1:], text, where)
-    elif dataclasses.is_dataclass(current):
-        value = _set(current, path[1:], text, where)
-    else:
-        raise UsageError(f"--set {where}: {path[0]} is a single value and has no field {path[1]!r}")
-    return dataclasses.replace(node, **{path[0]: value})
-
-
-def _default_of(kind, where: str):
-    """A group that is switched off is switched on with its defaults when one of its fields is set."""
-    group = next((a for a in typing.get_args(kind) if dataclasses.is_dataclass(a)), None)
-    try:
-        return group()
-    except TypeError:
-        raise UsageError(f"--set {where}: this layer is left out of the net and has no defaults to change") from None
-
-
-def change(spec: Spec, settings: typing.Iterable[str]) -> Spec:
-    """`spec` with settings such as `net.lrn.k=1` applied in order. Raises UsageError naming what is allowed."""
-    for setting in settings:
-        where, equals, text = setting.partition("=")
-        if not equals or not where:
-            raise UsageError(f"--set {setting!r}: write part.field=value, e.g. net.dropout=0.3")
-        spec = _set(spec, where.strip().split("."), text.strip(), where.strip())
-    return spec
-
-
-def to_dict(node) -> dict:
-    """The spec as plain JSON values; durations as their text."""
-    if isinstance(node, Duration):
-        return str(node)
-    if dataclasses.is_dataclass(node):
-        return {f.name: to_dict(getattr(node, f.name)) for f in dataclasses.fields(node)}
-    return list(node) if isinstance(node, tuple) else node
-
-
 def from_dict(record: dict, kind=Spec):
     """The inverse of `to_dict`. Raises UsageError for unknown or missing fields."""
-    if record is None or not dataclasses.is_dataclass(kind):
-        return tuple(record) if typing.get_origin(kind) is tuple else record
-    kinds = typing.get_type_hints(kind)
-    if not isinstance(record, dict):
-        raise UsageError(f"not a {kind.__name__} of this version: {record!r}")
-    if set(record) - set(kinds):
-        raise UsageError(f"not a {kind.__name__} of this version: {sorted(set(record) - set(kinds))}")
-    values = {name: _from_value(value, kinds[name]) for name, value in record.items()}
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise UsageError(f"not a {kind.__name__} of this version: {error}") from None
-
-
-def _from_value(value, kind):
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        kind = next(a for a in typing.get_args(kind) if a is not type(None))
-    if kind is Duration:
-        return Duration.parse(str(value))
-    return from_dict(value, kind)
+    return values.from_dict(record, kind)

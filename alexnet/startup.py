@@ -8,12 +8,16 @@ printed.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from alexnet.net import CONVS, AlexNet
+from alexnet import recipe
+from alexnet.layerfile import LayerNet
+from alexnet.net import CONVS
+from alexnet.recipe import Net
 from alexnet.sgd import Sgd
 
 LOOKS = (5, 20, 50, 100, 200, 400, 800)  # steps after which a look is taken
@@ -25,13 +29,17 @@ DEAD, VANISHING, EXPLODING = 0.9, 1e-6, 0.1
 
 @dataclass(frozen=True)
 class Look:
-    """loss and ln(classes); share of dead units per ReLU; |update| / |weight| per layer, 0 where it is frozen."""
+    """loss and ln(classes); share of dead units per ReLU; |update| / |weight| per layer, 0 where it is frozen.
+
+    `from_files`: the net is one of layer files, which are changed instead of `--set`.
+    """
 
     step: int
     loss: float
     chance_loss: float
     dead_share: dict[str, float]
     update_ratio: dict[str, float]
+    from_files: bool = False
 
     @property
     def glued(self) -> bool:
@@ -43,21 +51,28 @@ def due(step: int) -> bool:
 
 
 @torch.no_grad()
-def look(net: AlexNet, sgd: Sgd, images_nchw: Tensor, loss: float, step: int) -> Look:
+def look(net: Net, sgd: Sgd, images_nchw: Tensor, loss: float, step: int) -> Look:
     """One look at a net in training; a few pictures are enough to see units that are dead for all of them."""
-    dead, x = {}, images_nchw[:32]
     was_training = net.training
     net.eval()
+    dead = {name: _dead_share(x) for name, x in _rectified(net, images_nchw[:32])}
+    net.train(was_training)
+    ratios = {
+        rule.matrix: _ratio(sgd.velocities[name], sgd.weights[name]) for name, rule in sgd.rules.items() if rule.matrix
+    }
+    return Look(step, loss, recipe.chance_loss(net), dead, ratios, isinstance(net, LayerNet))
+
+
+def _rectified(net: Net, x: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """(name, output) of every ReLU."""
+    if isinstance(net, LayerNet):
+        names = [layer.name for layer in net.records if layer.type == "neuron" and layer.neuron.kind == "relu"]
+        yield from net.outputs(names, x).items()
+        return
     for name, layer in net.named_children():
         x = layer(x)
         if isinstance(layer, nn.ReLU):
-            dead[name] = _dead_share(x)
-    net.train(was_training)
-    ratios = {}
-    for name, velocity in sgd.velocities.items():
-        if name.endswith(".weight"):
-            ratios[name.removesuffix(".weight")] = _ratio(velocity, sgd.weights[name])
-    return Look(step, loss, math.log(net.spec.classes), dead, ratios)
+            yield name, x
 
 
 def _dead_share(x: Tensor) -> float:
@@ -73,30 +88,28 @@ def _ratio(velocity: Tensor, weight: Tensor) -> float:
 
 def advice(seen: Look) -> list[str]:
     """What is wrong and what to change, most likely cause first; empty while all is well."""
+    rate, start = ("epsW", "a larger initW") if seen.from_files else ("sgd.rate", "--set net.init=he")
     lines = []
     if seen.loss > 3 * seen.chance_loss:
-        lines.append(
-            f"the loss is far above chance ({seen.chance_loss:.2f}): the rate is too high. Try --set sgd.rate=0.001"
-        )
+        lower = "Divide epsW by 10" if seen.from_files else "Try --set sgd.rate=0.001"
+        lines.append(f"the loss is far above chance ({seen.chance_loss:.2f}): the rate is too high. {lower}")
     fast = [name for name, ratio in seen.update_ratio.items() if ratio > EXPLODING]
     if fast and (seen.loss > 1.1 * seen.chance_loss or (seen.glued and seen.step >= SETTLED)):
-        lines.append(f"{', '.join(fast)} change by over a tenth a step: the rate is too high. Divide sgd.rate by 10")
+        lines.append(f"{', '.join(fast)} change by over a tenth a step: the rate is too high. Divide {rate} by 10")
     if not seen.glued:
         return lines
     dead = [f"{name} ({100 * share:.0f} %)" for name, share in seen.dead_share.items() if share > DEAD]
     if dead:
         lines.append(
-            f"units dead for every picture: {', '.join(dead)}. Lower sgd.rate, or give the layer before a bias of 1"
+            f"units dead for every picture: {', '.join(dead)}. Lower {rate}, or give the layer before a bias of 1"
         )
     slow = [name for name, ratio in seen.update_ratio.items() if 0 < ratio < VANISHING]
     if slow and not dead:  # behind dead units nothing moves either
         names = list(seen.update_ratio)  # what dies here was made small by this layer or one between it and the loss
         hint = " ".join(f"--set net.{name}.sigma=0.03" for name in names[names.index(slow[0]) :] if name in CONVS)
-        lines.append(
-            f"updates of {', '.join(slow)} are vanishing. Start with larger weights: {hint or '--set net.init=he'}"
-        )
+        lines.append(f"updates of {', '.join(slow)} are vanishing. Start with larger weights: {hint or start}")
     if not lines and seen.step >= LATE:
-        lines.append("no layer is dead or frozen, but nothing is learnt: check the labels, or try --set net.init=he")
+        lines.append(f"no layer is dead or frozen, but nothing is learnt: check the labels, or try {start}")
     return lines
 
 

@@ -16,17 +16,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet import checkpoint, machine, runs, schedule, startup
+from alexnet import checkpoint, machine, recipe, runs, startup
 from alexnet.data import loader
 from alexnet.data.augment import Preprocessing
 from alexnet.data.packfile import Pack
 from alexnet.errors import AlexnetError, UsageError
 from alexnet.evaluate import Machine, Member, evaluate
 from alexnet.log import Meter, Metrics, duration, progress_line, say
-from alexnet.net import AlexNet
+from alexnet.recipe import Net
+from alexnet.report import answers, pages
 from alexnet.schedule import Clock, Plateau
 from alexnet.sgd import Sgd
 from alexnet.spec import Duration, Spec
@@ -57,7 +57,7 @@ class State:
     """A run in motion."""
 
     spec: Spec
-    net: AlexNet
+    net: Net
     sgd: Sgd
     clock: Clock
     precision: str
@@ -90,7 +90,7 @@ def resume(state: State, run: Path) -> int:
     state.sgd.load(weights, {n[9:]: t for n, t in tensors.items() if n.startswith("velocity.")})
     state.clock = replace(state.clock, step=record["step"])
     state.plateau, state.window = Plateau(**record["plateau"]), Window(**record["window"])
-    state.train_loss = record["train_loss"]
+    state.train_loss, state.result = record["train_loss"], record["result"]
     if record["threads"] != torch.get_num_threads():
         torch.set_num_threads(record["threads"])
         say(f"using {record['threads']} threads, as the run did before, so that it goes on bit for bit")
@@ -109,7 +109,7 @@ def save(state: State, run: Path, metrics: Metrics) -> None:
     tensors |= {f"velocity.{name}": t for name, t in state.sgd.velocities.items()}
     record = {"plateau": asdict(state.plateau), "window": asdict(state.window), "metrics_nbytes": metrics.nbytes}
     record |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "train_loss": state.train_loss}
-    record["precision"] = state.precision
+    record |= {"precision": state.precision, "result": state.result}
     checkpoint.save(run / "checkpoints", state.clock.step, tensors, record, state.spec.run.keep)
 
 
@@ -118,14 +118,12 @@ def step(state: State, images_nchw: Tensor, labels: Tensor) -> tuple[float, int]
     torch.manual_seed(mix(state.spec.run.seed, state.clock.step))  # dropout's masks
     for parameter in state.sgd.parameters.values():
         parameter.grad = None
-    logits = state.net(images_nchw)
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=state.spec.sgd.label_smoothing)
+    loss, logits = recipe.loss_and_logits(state.spec, state.net, images_nchw, labels)
     value = loss.item()
     if not math.isfinite(value):
         raise NonFinite(_non_finite(state, value))
-    loss.backward()
-    rates = schedule.layer_rates(state.spec.sgd, state.sgd.layers, state.clock, state.plateau.drops)
-    state.sgd.step(rates)
+    loss.backward(loss.new_tensor(recipe.gradient_share(state.spec, len(labels))))
+    state.sgd.step(recipe.rates_at(state.spec, state.net, state.clock, state.plateau.drops))
     state.clock = replace(state.clock, step=state.clock.step + 1)
     return value, int((logits.argmax(1) != labels).sum())
 
@@ -138,7 +136,7 @@ def mix(seed: int, number: int) -> int:
 def _non_finite(state: State, value: float) -> str:
     return (
         f"the loss is {value} at step {state.clock.step + 1:,}; the weights are still those of the step before.\n"
-        f"Lower the rate (--set sgd.rate={state.spec.sgd.rate / 10:g}) and start a new run, or go on from a checkpoint"
+        f"Lower the rate ({recipe.slower(state.spec)}) and start a new run, or go on from a checkpoint"
     )
 
 
@@ -192,10 +190,11 @@ def prepare(spec: Spec, pack: Pack) -> tuple[State, Machine]:
     total = spec.run.length.steps(per_epoch, 0) if spec.run.length.unit != "%" else 0
     if not total:
         raise UsageError(f"run.length={spec.run.length}: give at least one step, e.g. --epochs 90 or --steps 2000")
-    net = AlexNet(spec.net, spec.run.seed).to(device, memory_format=torch.channels_last).train()
+    net = recipe.build(spec.net, spec.run.seed)
+    recipe.begin(spec, net)
+    net = net.to(device, memory_format=torch.channels_last).train()
     place = Machine(device, precision, spec.run.workers, spec.run.batch)
-    sgd = Sgd.of(net, spec.sgd, place.dtype)
-    schedule.check(spec.sgd, sgd.layers)
+    sgd = Sgd.of(net, recipe.rules(spec, net), place.dtype)
     parameters = sum(p.numel() for p in net.parameters())
     say(f"{parameters:,} parameters; {count:,} pictures, {total:,} steps of {spec.run.batch}")
     return State(spec, net, sgd, Clock(0, per_epoch, total), precision), place
@@ -220,6 +219,7 @@ def _loop(
             _look(state, images, loss, metrics)
         if due(spec.run.log_every, state.clock):
             _log(state, metrics, meter)
+            meter.pause(lambda: pages.refresh(run, state.net))
         if due(spec.run.evaluate_every, state.clock) and len(pack.splits["val"]):
             meter.pause(lambda: _evaluate(state, pack, prep, place, metrics))
         stop = asked.get("code") or (143 if state.clock.step == stop_at else None)
@@ -248,8 +248,8 @@ def _look(state: State, images: Tensor, loss: float, metrics: Metrics) -> None:
 def _log(state: State, metrics: Metrics, meter: Meter) -> None:
     clock, window = state.clock, state.window
     before = replace(clock, step=clock.step - 1)
-    rates = schedule.layer_rates(state.spec.sgd, state.sgd.layers, before, state.plateau.drops)
-    rate = rates[state.sgd.layers[-1]][0]
+    rates = recipe.rates_at(state.spec, state.net, before, state.plateau.drops)
+    rate = [rates[name][0] for name, rule in state.sgd.rules.items() if rule.matrix][-1]  # the last layer's
     state.train_loss = window.loss_sum / window.images
     record = {"step": clock.step, "epoch": clock.step / clock.steps_per_epoch, "loss": state.train_loss}
     record |= {"train_error": window.wrong / window.images, "rate": rate, **meter.read()}
@@ -262,7 +262,8 @@ def _log(state: State, metrics: Metrics, meter: Meter) -> None:
 def _evaluate(state: State, pack: Pack, prep: Preprocessing, place: Machine, metrics: Metrics) -> None:
     result = evaluate([Member(state.net, prep)], pack.splits["val"], 1, place, pack.classes)
     state.net.train()
-    state.plateau = state.plateau.after(result["top1_error"], state.spec.sgd.schedule)
+    if state.spec.sgd:
+        state.plateau = state.plateau.after(result["top1_error"], state.spec.sgd.schedule)
     del result["classes"]
     state.result = {"step": state.clock.step, **result}
     epoch = state.clock.step / state.clock.steps_per_epoch
@@ -283,7 +284,18 @@ def finish(state: State, pack: Pack, run: Path, place: Machine, metrics: Metrics
         accuracy |= {"fingerprint": pack.fingerprint, "precision": place.precision}
     summary |= {k: accuracy[k] if accuracy else None for k in ("top1_error", "top5_error")} | runs.speed(run)
     metrics.write(summary=summary)
+    _report(state, pack, prep, place, run)  # before the model: with that a run is finished, and not gone on with
     passport = runs.passport(state.spec, step, pack, prep, accuracy)
     checkpoint.save_model(run / "model.safetensors", runs.model_tensors(state.tensors(), prep), passport)
     say(f"done in {duration(summary['time_s'])}: {run / 'model.safetensors'}")
     return summary
+
+
+def _report(state: State, pack: Pack, prep: Preprocessing, place: Machine, run: Path) -> None:
+    """The page of the finished run, with what it answers on some of the validation pictures."""
+    split, limit = pack.splits["val"], answers.usual_limit(len(pack.classes))
+
+    def look() -> answers.Answers | None:
+        return answers.look(state.net, prep, place, split, pack.classes, limit=limit) if len(split) else None
+
+    pages.refresh(run, state.net, look)

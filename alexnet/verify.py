@@ -10,7 +10,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from alexnet import checkpoint, evaluate
+import torch
+from torch import Tensor
+
+from alexnet import checkpoint, evaluate, submission
 from alexnet.data.pack import Pack, ensure_pack, is_pack, open_pack, verify_pack
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.evaluate import Member
@@ -40,11 +43,13 @@ def measure(
     device: str = "auto",
     precision: str = "auto",
     batch: int = 128,
+    submit: Path | None = None,
     progress,
 ) -> dict:
     """`evaluate.evaluate` of one run or an ensemble, on `data` or on what the first run was trained on.
 
-    Raises UsageError for weights that do not fit, DataError where the runs and the data do not tell the same classes.
+    `submit` names a file for the five best guesses of every picture. Raises UsageError for weights that do not fit,
+    DataError where the runs and the data do not tell the same classes.
     """
     if weights and (len(weights) != len(runs) or min(weights) <= 0):
         raise UsageError(f"{len(weights)} weights for {len(runs)} runs; give one positive weight for each, or none")
@@ -54,7 +59,14 @@ def measure(
         check_fit(predictor, pack)
     members = [Member(p.net, p.prep, w) for p, w in zip(predictors, weights or [1.0] * len(runs), strict=True)]
     place = replace(predictors[0].place, batch=batch)
-    return evaluate.evaluate(members, pack.splits[split], views, place, pack.classes, progress("evaluating"))
+    where, shown = (members, pack.splits[split], views, place, pack.classes), progress("evaluating")
+    if submit is None:
+        return evaluate.evaluate(*where, shown)
+    submission.check(submit, pack)
+    guesses: list[Tensor] = []
+    result = evaluate.evaluate(*where, shown, lambda mean: guesses.append(submission.best(mean)))
+    submission.write(submit, pack, split, torch.cat(guesses))
+    return result
 
 
 def data_of(run: Path, predictor: Predictor, data: str | None, progress) -> Pack:

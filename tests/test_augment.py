@@ -143,6 +143,7 @@ def test_ten_views(view):
 def test_views_of_a_test():
     assert augment.views(1) == [2]
     assert augment.views(10) == list(range(10))
+    assert len(augment.views(9)) == 9
 
 
 def test_views_by_hand():
@@ -156,6 +157,13 @@ def test_views_by_hand():
         *([[0, 1], [10, 11]], [[2, 3], [12, 13]], [[11, 12], [21, 22]], [[20, 21], [30, 31]], [[22, 23], [32, 33]]),
     ]
     assert reds[5:] == [[row[::-1] for row in red] for red in reds[:5]]
+
+
+def test_nine_views_are_three_by_three_places():
+    """The multi-view test of the 2012 tool on CIFAR: offsets 0, 4, 8 on both axes, without mirror images."""
+    draws = [view_draws(prep_of(32, 24), 2, view) for view in augment.views(9)]
+    assert [(d.tops[0], d.lefts[1]) for d in draws] == [(y, x) for y in (0, 4, 8) for x in (0, 4, 8)]
+    assert not any(d.mirrors.any() for d in draws)
 
 
 def test_order_of_pictures():

@@ -16,10 +16,13 @@ from tiny import spec
 
 import alexnet
 from alexnet import checkpoint, runs
-from alexnet.convert import CHANNEL_MEANS, CHANNEL_STDS, convert, read, tensors_of
+from alexnet import spec as specs
+from alexnet.convert import convert, read
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.net import AlexNet
-from alexnet.weights.torchvision import NAMES, SHAPES
+from alexnet.spec import FileNetSpec, LayerFile
+from alexnet.weights.torchfile import tensors_of
+from alexnet.weights.torchvision import CHANNEL_MEANS, CHANNEL_STDS, NAMES, SHAPES
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +198,7 @@ def test_safetensors_of_other_tools_are_read(small, tmp_path):
 
 def test_files_larger_than_any_alexnet_are_not_read(small, tmp_path, monkeypatch):
     save_file({"a": small[1]}, tmp_path / "a.safetensors")
-    monkeypatch.setattr("alexnet.convert.MAX_NBYTES", 100)
+    monkeypatch.setattr("alexnet.weights.torchfile.MAX_NBYTES", 100)
     for name, message in (("small.pt", "not AlexNet's weights"), ("a.safetensors", "weights are fewer")):
         with pytest.raises(CheckpointError, match=message):
             tensors_of(tmp_path / name)
@@ -276,15 +279,24 @@ def test_another_net_does_not_become_torchvisions(tiny_run, tmp_path):
 
 def test_a_passport_of_another_version_is_told(tiny_run, tmp_path):
     tensors, passport = checkpoint.load_model(tiny_run / "model.safetensors")
-    checkpoint.save_model(tmp_path / "m.safetensors", tensors, {**passport, "spec": {"net": {"layers": 8}}})
-    with pytest.raises(CheckpointError, match=r"passport is not of this version: .*layers"):
+    checkpoint.save_model(tmp_path / "m.safetensors", tensors, {**passport, "spec": {"net": {"floors": 8}}})
+    with pytest.raises(CheckpointError, match=r"passport is not of this version: .*floors"):
         convert(tmp_path / "m.safetensors", tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("target", ["a.pth", "a.onnx"])
+def test_a_net_of_layer_files_stays_ours(tiny_run, tmp_path, target):
+    tensors, passport = checkpoint.load_model(tiny_run / "model.safetensors")
+    net = FileNetSpec(LayerFile("layers.cfg", ""), LayerFile("params.cfg", ""), "2012", 3, 12)
+    checkpoint.save_model(tmp_path / "m.safetensors", tensors, {**passport, "spec": {"net": specs.to_dict(net)}})
+    with pytest.raises(CheckpointError, match="of layer files"):
+        convert(tmp_path / "m.safetensors", tmp_path / target)
 
 
 @pytest.mark.parametrize(
     ("target", "names", "kind", "message"),
     [
-        ("a.onnx", None, UsageError, r"\.safetensors, \.pth, \.pt"),
+        ("a.h5", None, UsageError, r"\.safetensors, \.pth, \.pt, \.onnx"),
         ("none/a.pth", None, UsageError, "no folder"),
         ("a.safetensors", "names.txt", UsageError, "its own class names"),
     ],

@@ -10,8 +10,9 @@ import torch
 from tiny import spec
 
 import alexnet
-from alexnet import checkpoint, features, runs
+from alexnet import checkpoint, featurefiles, runs
 from alexnet.errors import DataError, MachineError, UsageError
+from alexnet.extract import layer_named
 from alexnet.features import write
 from alexnet.net import AlexNet
 
@@ -55,7 +56,7 @@ def test_keys_and_labels_lie_beside_the_npy(predictor, tiny_pack, tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_parquet_holds_the_same_in_row_groups(predictor, tiny_pack, tmp_path, monkeypatch, dtype):
-    monkeypatch.setattr(features, "ROW_GROUP_NBYTES", 2 * 4 * 288 * (2 if dtype == "float16" else 4))  # two batches
+    monkeypatch.setattr(featurefiles, "ROW_GROUP_NBYTES", 2 * 4 * 288 * (2 if dtype == "float16" else 4))  # two batches
     write(predictor, tiny_pack, "conv1", tmp_path / "f.npy", dtype=dtype, batch=4)
     write(predictor, tiny_pack, "conv1", tmp_path / "f.parquet", dtype=dtype, batch=4)
     file = pq.ParquetFile(tmp_path / "f.parquet")
@@ -97,6 +98,74 @@ def test_before_is_the_input_of_a_layer(predictor, tiny_pack, tmp_path):
     np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("layer", "kind", "wanted"),
+    [
+        *(("conv1", "relu", "pool1"), ("pool1", "pool", "rnorm1"), ("conv2", "relu", "conv2")),
+        *(("cnorm2", "relu", "conv2"), ("fc6", "relu", "fc6"), ("fc6", "drop", "relu6"), ("relu6", "relu", "fc6")),
+    ],
+)
+def test_before_a_kind_is_the_input_of_that_kind_in_the_same_group(predictor, layer, kind, wanted):
+    assert layer_named(predictor.net, layer, kind) == wanted
+
+
+def test_the_sixth_convolution_has_a_group_of_its_own():
+    net = AlexNet(spec("net.sixth_conv=true").net)
+    assert layer_named(net, "conv6", "relu") == "conv6"
+    assert layer_named(net, "relu_conv6", "relu") == "conv6"
+    assert layer_named(net, "fc6", "relu") == "fc6"
+
+
+def test_only_the_first_pictures(predictor, tiny_pack, tmp_path):
+    write(predictor, tiny_pack, "fc6", tmp_path / "all.npy")
+    assert write(predictor, tiny_pack, "fc6", tmp_path / "few.h5", pictures=7, batch=4)["pictures"] == 7
+    few, whole = featurefiles.read(tmp_path / "few.h5"), featurefiles.read(tmp_path / "all.npy")
+    assert few.keys == whole.keys[:7]
+    np.testing.assert_allclose(few.rows(0, 7), whole.rows(0, 7), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("suffix", [".npy", ".parquet", ".h5"])
+def test_every_format_reads_back_what_was_written(predictor, tiny_pack, tmp_path, monkeypatch, suffix, dtype):
+    monkeypatch.setattr(featurefiles, "ROW_GROUP_NBYTES", 2 * 4 * 16 * 2)  # several row groups
+    write(predictor, tiny_pack, "conv2", tmp_path / "whole.npy", tower="b", dtype=dtype)
+    out, split = tmp_path / f"f{suffix}", tiny_pack.splits["val"]
+    record = write(predictor, tiny_pack, "conv2", out, tower="b", dtype=dtype, batch=4)
+    saved, wanted = featurefiles.read(out), np.load(tmp_path / "whole.npy")
+    assert (record["dtype"], list(saved.shape)) == (dtype, record["shape"])
+    assert saved.keys == [split.key(i) for i in range(15)]
+    assert saved.labels.tolist() == split.labels.tolist()
+    for first, last in ((0, 15), (3, 4), (2, 11), (7, 8), (14, 15), (5, 5)):
+        rows = saved.rows(first, last)
+        assert rows.dtype == np.float32
+        np.testing.assert_allclose(rows, wanted[first:last].reshape(last - first, 16), rtol=1e-3, atol=1e-5)
+    if suffix != ".npy":
+        assert saved.facts == {"layer": "conv2", "tower": "b", "views": 1}
+
+
+def test_hdf5_is_open_to_other_programs(predictor, tiny_pack, tmp_path):
+    import h5py
+
+    write(predictor, tiny_pack, "fc6", tmp_path / "f.h5", dtype="float16")
+    with h5py.File(tmp_path / "f.h5") as file:
+        assert file["features"].dtype == np.float16
+        assert file["class_names"].asstr()[:].tolist() == tiny_pack.classes
+        assert (file["labels"].dtype, file.attrs["layer"]) == (np.int32, "fc6")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".parquet", ".h5"])
+def test_other_files_are_no_features(tmp_path, suffix):
+    with pytest.raises(DataError, match="no file of features"):
+        featurefiles.read(tmp_path / f"f{suffix}")
+    for content in (b"", b"hello" * 100):
+        (tmp_path / f"f{suffix}").write_bytes(content)
+        with pytest.raises(DataError, match="not written by alexnet features"):
+            featurefiles.read(tmp_path / f"f{suffix}")
+    np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(DataError):
+        featurefiles.read(tmp_path / "objects.npy")
+
+
 @torch.no_grad()
 def test_ten_views_are_averaged(predictor, tiny_pack, tmp_path):
     write(predictor, tiny_pack, "fc6", tmp_path / "f.npy", views=10, batch=4)
@@ -116,7 +185,7 @@ def test_files_give_what_the_pack_gives(predictor, tiny_pack, pictures, tmp_path
     assert rows[1] == [str(files[0]), "-1"]
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".parquet"])
+@pytest.mark.parametrize("suffix", [".npy", ".parquet", ".h5"])
 def test_a_stopped_run_leaves_nothing_that_looks_finished(predictor, tiny_pack, tmp_path, suffix):
     def stop(word):
         def show(done, total):
@@ -136,9 +205,12 @@ def test_a_stopped_run_leaves_nothing_that_looks_finished(predictor, tiny_pack, 
     [
         ({"layer": "fc9"}, r"no layer 'fc9'; its layers: conv1, .*fc8$"),
         ({"layer": None}, "layer=fc7 or before=fc8"),
-        ({"before": "fc8"}, "layer=fc7 or before=fc8"),
+        ({"before": "fc8"}, "the group of fc6 has no 'fc8'"),
+        ({"layer": "flat", "before": "relu"}, "the group of flat has no 'relu'"),
+        ({"layer": None, "before": "fc9"}, "this net has no layer 'fc9'"),
+        ({"pictures": 0}, "1 or more"),
         ({"layer": None, "before": "conv1"}, "only the pictures"),
-        ({"out": "f.csv"}, r"\.npy or \.parquet"),
+        ({"out": "f.csv"}, r"\.npy, \.parquet, \.h5"),
         ({"out": "none/f.npy"}, "no folder .*none"),
         ({"out": "folder.npy"}, "is a folder"),
         ({"dtype": "float8"}, "float32 or float16"),

@@ -124,6 +124,8 @@ def test_the_whole_way(tmp_path, year, class_order, classes):
     pack(source, tmp_path / "pack", size_px=32, encoding="raw", workers=2)
     opened = open_pack(tmp_path / "pack")
     assert opened.meta["readable"] == source.class_names
+    assert opened.meta["class_order"] == class_order
+    assert opened.meta["devkit_ids"] == [NUMBERS[wnid] for wnid in classes]
     assert opened.meta["counts"] == {"train": 11, "val": 4}  # the PNG and the CMYK picture too
     red_green_blue = [COLOURS[wnid].index(250) for wnid in classes]
     for split, items in source.splits.items():
@@ -149,6 +151,7 @@ def test_truth_of_wordnet_ids_needs_no_meta_mat(tmp_path):
     (tmp_path / "LOC_synset_mapping.txt").write_text("n01440764 tench, Tinca tinca\nn02105855 Shetland sheepdog\n")
     source = open_source(tmp_path)
     assert [WNIDS[item.label] for item in source.splits["val"]] == TRUTH
+    assert source.class_ids is None
     assert source.class_names == ["tench, Tinca tinca", "Shetland sheepdog", "n09999999"]
     with pytest.raises(DataError, match=r"no meta.mat .* gives n01440764 a number"):
         open_source(tmp_path, class_order="devkit")

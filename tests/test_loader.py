@@ -1,5 +1,7 @@
 """The same batches whatever the threads, every picture once an epoch, and damage told by name."""
 
+import os
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -10,11 +12,11 @@ import torch
 from PIL import Image
 
 from alexnet import spec
-from alexnet.data import augment, loader
+from alexnet.data import augment, image, loader
 from alexnet.data.augment import Preprocessing
-from alexnet.data.pack import Pack, open_pack, pack
+from alexnet.data.pack import Pack, Split, open_pack, pack
 from alexnet.data.sources import open_source
-from alexnet.errors import DataError
+from alexnet.errors import DataError, MachineError
 from alexnet.schedule import Clock
 from alexnet.spec import Spec, change
 
@@ -130,6 +132,81 @@ def test_a_damaged_picture_is_named(packed, tmp_path, workers):
     damaged = open_pack(tmp_path)
     with pytest.raises(DataError, match=f"picture {key} is damaged in the pack"):
         batches_of(damaged, run_of(), workers)
+
+
+@pytest.mark.parametrize("stored", [b"\xff\xd8\xff\xe0 no picture", image.encode_jpeg(np.zeros((24, 24, 3), np.uint8))])
+def test_a_picture_that_was_packed_wrongly_is_named(packed, monkeypatch, stored):
+    monkeypatch.setattr(Split, "checked_bytes", lambda split, index: stored)
+    with pytest.raises(DataError, match=r"train/class\d/\d+\.png"):
+        batches_of(packed, run_of(), 2)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("damage", ["cut", "emptied", "rewritten"])
+def test_a_shard_that_is_damaged_while_it_is_read_is_an_error_with_its_name(packed, tmp_path, workers, damage):
+    for file in packed.path.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    opened = open_pack(tmp_path)
+    made = loader.batches(opened.splits["train"], prep_of(opened), jobs_of(opened, run_of()), BATCH, workers)
+    next(made)
+    shard = tmp_path / "train-00000.arrow"
+    nbytes = shard.stat().st_size
+    if damage == "rewritten":
+        with open(shard, "r+b") as file:
+            file.write(bytes(nbytes))
+    else:
+        os.truncate(shard, nbytes // 2 if damage == "cut" else 0)
+    with pytest.raises(DataError, match="damaged in the pack" if damage == "rewritten" else "become shorter") as caught:
+        list(made)
+    assert damage == "rewritten" or str(shard) in str(caught.value)
+    assert opened.splits["train"].key(COUNT - 1).endswith(".png")  # what is no picture needs the file no more
+
+
+def test_a_shard_that_is_replaced_changes_nothing(packed, tmp_path):
+    for file in packed.path.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    opened = open_pack(tmp_path)
+    (tmp_path / "new").write_bytes(b"another file")
+    (tmp_path / "new").rename(tmp_path / "train-00000.arrow")
+    assert same(batches_of(opened, run_of(), 2), batches_of(packed, run_of(), 0))
+
+
+class Reading:
+    """A split whose picture number `at` does something else."""
+
+    def __init__(self, split, at: int, do) -> None:
+        self.split, self.at, self.do = split, at, do
+        self.size_px, self.encoding, self.labels = split.size_px, "raw", split.labels
+
+    def pixels(self, index: int) -> np.ndarray:
+        return self.do() if index == self.at else self.split.pixels(index)
+
+
+def test_whatever_goes_wrong_in_a_thread_ends_the_run_at_the_next_step(packed):
+    def fail():
+        raise ZeroDivisionError("a bug")
+
+    prep, jobs = prep_of(packed), list(jobs_of(packed, run_of()))
+    split = Reading(packed.splits["train"], int(jobs[2].pictures[0]), fail)
+    made = loader.batches(split, prep, iter(jobs), BATCH, 2)
+    next(made)
+    time.sleep(0.3)  # a slow step, while the third batch fails
+    start = time.monotonic()
+    with pytest.raises(ZeroDivisionError):
+        next(made)
+    assert time.monotonic() - start < 2
+
+
+def test_a_read_that_never_returns_ends_the_run(packed, monkeypatch):
+    monkeypatch.setattr(loader, "STALLED_S", 1)
+    monkeypatch.setattr(loader, "JOIN_S", 0.1)
+    free = threading.Event()
+    split = Reading(packed.splits["train"], int(next(iter(jobs_of(packed, run_of()))).pictures[3]), free.wait)
+    start = time.monotonic()
+    with pytest.raises(MachineError, match="no picture could be read for 1 s"):
+        list(loader.batches(split, prep_of(packed), jobs_of(packed, run_of()), BATCH, 2))
+    assert time.monotonic() - start < 8
+    free.set()
 
 
 @pytest.mark.parametrize(("count", "batch", "views"), [(9, 4, [2]), (9, 4, list(range(10))), (3, 8, [2]), (0, 4, [2])])

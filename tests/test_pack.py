@@ -58,7 +58,7 @@ def test_what_went_in_comes_out(packed):
     opened = open_pack(packed)
     assert (opened.size_px, opened.encoding, opened.classes) == (48, "jpeg", CLASSES)
     assert sorted(content(packed)) == [
-        *("mean.npy", "pack.json", "rejected.csv"),
+        *("duplicates.csv", "mean.npy", "pack.json", "rejected.csv"),
         *("train-00000.arrow", "train-00001.arrow", "train-00002.arrow", "val-00000.arrow"),
     ]
     split = opened.splits["train"]
@@ -111,20 +111,37 @@ def test_statistics_against_numpy(packed):
 
 def test_refused_pictures_are_listed(tmp_path):
     said = []
-    meta = pack(make_source(bad=(3, 1002)), tmp_path / "p", size_px=32, say=said.append)
+    with pytest.raises(
+        DataError, match=r"2 of 49 pictures .*2 not a picture.* more than 1 %(.|\n)*--allow-rejects 0.041"
+    ):
+        pack(make_source(bad=(3, 1002)), tmp_path / "p", size_px=32, say=said.append)
+    assert not is_pack(tmp_path / "p")
+    assert (tmp_path / "p/rejected.csv").read_text().count("not a picture") == 2
+    meta = pack(make_source(bad=(3, 1002)), tmp_path / "p", size_px=32, say=said.append, allow_rejects=0.041)
     assert meta["rejected"] == {"train": 1, "val": 1}
+    assert meta["rejected_reasons"] == {"not a picture": 2}
     assert meta["counts"] == {"train": 39, "val": 8}
     with open(tmp_path / "p/rejected.csv") as file:
         rows = list(csv.DictReader(file))
     assert [(row["split"], row["key"]) for row in rows] == [("train", "train/3.png"), ("val", "val/1002.png")]
     assert all("not a picture" in row["reason"] for row in rows)
-    assert "1 of 40 train pictures were refused; " in said[0]
-    assert "many" in said[1]
+    assert said == ["2 of 49 pictures were refused (2 not a picture); rejected.csv lists them"]
 
 
-def test_class_without_pictures_left(tmp_path):
-    with pytest.raises(DataError, match=r"class 'bee'.*train/.*not a picture"):
-        pack(make_source(bad=tuple(range(1, 40, 3))), tmp_path / "p")
+def test_one_refused_picture_stops_nothing_unless_none_may_be(tmp_path):
+    assert pack(make_source(bad=(3,)), tmp_path / "p", size_px=32)["rejected"]["train"] == 1
+    with pytest.raises(DataError, match="1 of 49"):
+        pack(make_source(bad=(3,)), tmp_path / "q", size_px=32, allow_rejects=0)
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        pack(make_source(), tmp_path / "r", allow_rejects=5)
+
+
+@pytest.mark.parametrize(
+    ("split", "bad", "name"), [("train", range(1, 40, 3), "bee"), ("val", range(1001, 1009, 3), "cow")]
+)
+def test_class_without_pictures_left(tmp_path, split, bad, name):
+    with pytest.raises(DataError, match=rf"class '{name}'.*{split}/.*not a picture"):
+        pack(make_source(bad=tuple(bad)), tmp_path / "p", allow_rejects=1)
     assert not is_pack(tmp_path / "p")
 
 

@@ -105,7 +105,7 @@ def test_a_row_without_a_picture_is_refused_alone(tmp_path):
     pictures = [None, b"no picture", *(picture(label) for label in labels[2:])]
     put(tmp_path / "train-0.parquet", table(labels, pictures=pictures))
     put(tmp_path / "val-0.parquet", table(labels))
-    meta = pack(open_source(tmp_path), tmp_path / "pack", size_px=32, workers=1)
+    meta = pack(open_source(tmp_path), tmp_path / "pack", size_px=32, workers=1, allow_rejects=0.2)
     assert meta["rejected"] == {"train": 2, "val": 0}
     assert "holds no picture" in (tmp_path / "pack/rejected.csv").read_text()
 

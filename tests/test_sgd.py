@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from alexnet.errors import UsageError
-from alexnet.sgd import Sgd, layer_decays
+from alexnet.sgd import Rule, Sgd, layer_decays, layers_of, rates_of, rules_of
 from alexnet.spec import SgdSpec
 
 
@@ -25,12 +25,20 @@ def gradients_of(net: nn.Module, step: int) -> dict[str, torch.Tensor]:
     return {name: torch.randn(p.shape, generator=generator).double() for name, p in net.named_parameters()}
 
 
+def sgd_of(net: nn.Module, spec: SgdSpec) -> Sgd:
+    return Sgd.of(net, rules_of([name for name, _ in net.named_parameters()], spec))
+
+
+def rates_for(sgd: Sgd, layer_rates: dict[str, tuple[float, float]]):
+    return rates_of(list(sgd.parameters), layer_rates)
+
+
 def run(net: nn.Module, spec: SgdSpec, rates: list[tuple[float, float]]) -> Sgd:
-    sgd = Sgd.of(net, spec)
+    sgd = sgd_of(net, spec)
     for step, pair in enumerate(rates):
         for name, gradient in gradients_of(net, step).items():
             net.get_parameter(name).grad = gradient
-        sgd.step(dict.fromkeys(sgd.layers, pair))
+        sgd.step(rates_for(sgd, dict.fromkeys(("fc6", "fc8"), pair)))
     return sgd
 
 
@@ -42,11 +50,11 @@ def test_one_number_by_hand():
     with torch.no_grad():
         net.fc8.weight.fill_(2.0)
         net.fc8.bias.fill_(2.0)
-    sgd = Sgd.of(net, SgdSpec(momentum=0.9, weight_decay=0.5))
+    sgd = sgd_of(net, SgdSpec(momentum=0.9, weight_decay=0.5))
     seen = []
     for rates in ((0.1, 0.2), (0.05, 0.2), (0.05, 0.2)):
         net.fc8.weight.grad, net.fc8.bias.grad = torch.ones(1, 1).double(), torch.ones(1).double()
-        sgd.step({"fc8": rates})
+        sgd.step(rates_for(sgd, {"fc8": rates}))
         seen.append((net.fc8.weight.item(), net.fc8.bias.item()))
     # weight: v = -0.2, w = 1.8;  v = -0.18 - 0.045 - 0.05 = -0.275, w = 1.525;  v = -0.2475 - 0.038125 - 0.05, ...
     assert [w for w, _ in seen] == pytest.approx([1.8, 1.525, 1.189375])
@@ -98,11 +106,11 @@ def test_differs_from_torch_after_the_rate_changes():
 def test_biases_do_not_decay():
     net = make_net()
     before = [layer.bias.detach().clone() for layer in net]
-    sgd = Sgd.of(net, SgdSpec())
+    sgd = sgd_of(net, SgdSpec())
     for parameter in net.parameters():
         parameter.grad = torch.zeros_like(parameter)
     weights = net.fc6.weight.detach().clone()
-    sgd.step(dict.fromkeys(sgd.layers, (0.01, 0.02)))
+    sgd.step(rates_for(sgd, dict.fromkeys(("fc6", "fc8"), (0.01, 0.02))))
     assert all(torch.equal(layer.bias, bias) for layer, bias in zip(net, before, strict=True))
     torch.testing.assert_close(net.fc6.weight.detach(), weights * (1 - 0.01 * 5e-4), rtol=1e-13, atol=0)
 
@@ -115,14 +123,28 @@ def test_rate_zero_freezes_every_bit():
     assert all(velocity.any() for _, velocity in kept.values())
     for parameter in net.parameters():
         parameter.grad = torch.ones_like(parameter)
-    sgd.step({"fc6": (0.0, 0.0), "fc8": (0.01, 0.02)})
+    sgd.step(rates_for(sgd, {"fc6": (0.0, 0.0), "fc8": (0.01, 0.02)}))
     for name, (weight, velocity) in kept.items():
         same = torch.equal(net.get_parameter(name), weight), torch.equal(sgd.velocities[name], velocity)
         assert same == ((True, True) if name.startswith("fc6") else (False, False))
 
 
 def test_layers_in_order():
-    assert Sgd.of(make_net(), SgdSpec()).layers == ["fc6", "fc8"]
+    assert layers_of([name for name, _ in make_net().named_parameters()]) == ["fc6", "fc8"]
+
+
+def test_a_decay_may_have_a_rate_of_its_own_and_a_weight_is_constrained_in_every_copy():
+    net = make_net().float()
+    before, seen = net.fc6.weight.detach().clone(), []
+    rules = rules_of([name for name, _ in net.named_parameters()], SgdSpec())
+    rules["fc6.weight"] = Rule("fc6", 0.9, 0.5, lambda weight: seen.append(weight.clone()) or weight.clamp_(-0.5, 0.5))
+    sgd = Sgd.of(net, rules, torch.bfloat16)
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    sgd.step(rates_for(sgd, dict.fromkeys(("fc6", "fc8"), (0.01, 0.01))) | {"fc6.weight": (0.01, 0.1)})
+    torch.testing.assert_close(seen[0], before - 0.01 - 0.1 * 0.5 * before)
+    assert torch.equal(sgd.weights["fc6.weight"], seen[0].clamp(-0.5, 0.5))
+    assert torch.equal(net.fc6.weight, sgd.weights["fc6.weight"].bfloat16())
 
 
 @pytest.mark.parametrize("entry", ["fc6", "fc6:much", "fc6:1:2"])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from alexnet import spec, startup
 from alexnet.net import AlexNet
 from alexnet.schedule import Clock, layer_rates
-from alexnet.sgd import Sgd
+from alexnet.sgd import Sgd, layers_of, rates_of, rules_of
 from alexnet.spec import change
 from alexnet.startup import Look
 
@@ -22,7 +22,8 @@ def start(*settings: str, steps: int = 3) -> tuple[AlexNet, Sgd, torch.Tensor, l
     """A small net after a few steps on ten pictures of ten classes."""
     run = change(spec.as_run(classes=10), [*SMALL, *settings])
     net = AlexNet(run.net)
-    sgd = Sgd.of(net, run.sgd)
+    names = [name for name, _ in net.named_parameters()]
+    sgd = Sgd.of(net, rules_of(names, run.sgd))
     images = 60 * torch.randn(10, 3, 67, 67, generator=torch.Generator().manual_seed(0))
     losses = []
     for step in range(steps):
@@ -31,7 +32,7 @@ def start(*settings: str, steps: int = 3) -> tuple[AlexNet, Sgd, torch.Tensor, l
         loss = F.cross_entropy(net(images), torch.arange(10))
         losses.append(loss.item())
         loss.backward()
-        sgd.step(layer_rates(run.sgd, sgd.layers, Clock(step, 100, 1000)))
+        sgd.step(rates_of(names, layer_rates(run.sgd, layers_of(names), Clock(step, 100, 1000))))
     return net, sgd, images, losses
 
 

@@ -11,7 +11,14 @@ from alexnet.cli import train
 from alexnet.cli import evaluate
 from alexnet.cli import predict
 from alexnet.cli import features
+from alexnet.cli import compare
+from alexnet.cli import neighbours
 from alexnet.cli import convert
+from alexnet.cli import figures
+from alexnet.cli import report
+from alexnet.cli import study
+from alexnet.cli import layers
+from alexnet.cli import history
 from alexnet.cli import fidelity
 from alexnet.cli import verify
 from alexnet.cli import info

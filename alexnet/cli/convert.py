@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from tyro.conf import Positional
 
@@ -17,18 +18,24 @@ def convert(
     target: Positional[Path],
     /,
     names: Path | None = None,
+    mean: Path | None = None,
+    with_preprocessing: Literal["square", "crop"] | None = None,
     json: Json = False,
 ) -> None:
-    """Weights of torchvision's AlexNet to a model file, or a model file to torchvision's weights. Nothing in them runs.
+    """Weights of torchvision's or Caffe's AlexNet to a model file; a model file to ONNX or torchvision's weights.
+
+    Nothing in a foreign file runs.
 
     Args:
-        source: a run folder, a model file, or torchvision's weights (.pth, .pt or .safetensors).
-        target: .safetensors for a model file, .pth or .pt for torchvision's state dict.
+        source: a run folder, a model file, torchvision's weights (.pth, .pt or .safetensors) or a .caffemodel.
+        target: .safetensors for a model file, .onnx, or .pth or .pt for torchvision's state dict.
         names: a text file of class names, one per line, for weights that carry none; 0, 1, 2 ... if not given.
+        mean: the mean file of a .caffemodel, .binaryproto or .npy; ImageNet's channel means if not given.
+        with_preprocessing: an ONNX graph that takes uint8 pixels (N, size, size, 3): of the square, or of a crop.
     """
     from alexnet import convert as conversion
 
-    record = conversion.convert(source, target, names)
+    record = conversion.convert(source, target, names, mean=mean, pixels=with_preprocessing)
     for note in record["notes"]:
         say(f"note: {note}")
     rows = [(row["name"], " x ".join(map(str, row["shape"])), row["from"]) for row in record["tensors"]]

@@ -20,6 +20,7 @@ def features(
     layer: str | None = None,
     before: str | None = None,
     split: Literal["val", "train"] = "val",
+    pictures: int | None = None,
     tower: Literal["a", "b"] | None = None,
     views: Literal[1, 10] = 1,
     dtype: Literal["float32", "float16"] = "float32",
@@ -33,10 +34,12 @@ def features(
     Args:
         run: a run folder or a model file.
         data: a pack, or anything `alexnet pack` takes; the run's own data if not given.
-        out: .npy (keys and labels beside it, in OUT.keys.csv) or .parquet (key, label, class, features).
+        out: .npy (keys and labels beside it, in OUT.keys.csv), .parquet (key, label, class, features) or .h5.
         layer: such as conv1 (the convolution's own output), relu1, pool5, fc7 or relu7.
-        before: a layer, to take what goes into it; instead of --layer.
+        before: a layer, to take what goes into it; or with --layer a kind, such as relu, to take what goes into that of
+            the same group.
         split: val or train.
+        pictures: how many of them, the first; all if not given.
         tower: the first (a) or second (b) half of the maps or units of a net of two towers.
         views: 1 (centre), or the mean over 10 (corners, centre and their mirror images).
         dtype: float16 halves the file.
@@ -48,6 +51,7 @@ def features(
     predictor = load(run, device, precision)
     pack = verifying.data_of(Path(run), predictor, data, progress)
     options = {"split": split, "tower": tower, "before": before, "views": views, "dtype": dtype, "batch": batch}
+    options["pictures"] = pictures
     record = activations.write(predictor, pack, layer, out, **options, progress=progress)
     shape = " x ".join(map(str, record["shape"]))
     emit(record, json, f"{out}: {record['layer']} of {record['pictures']:,} pictures, {shape} {dtype} each")

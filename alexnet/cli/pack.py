@@ -21,9 +21,11 @@ def pack(
     encoding: Literal["jpeg", "raw"] | None = None,
     class_order: Literal["wnid", "devkit"] = "wnid",
     seed: int = 0,
+    allow_rejects: float = 0.01,
     json: Json = False,
 ) -> None:
-    """Pictures to a pack: decoded, cut to squares, stored with their statistics.
+    """Pictures to a pack: decoded, cut to squares, stored with their statistics. A packing that was killed goes on
+    with its finished shards when the same command is given again.
 
     Args:
         src: a folder (train/<class>/, val/<class>/, or <class>/), a CIFAR archive, a tar of either, a folder with the
@@ -34,12 +36,16 @@ def pack(
         encoding: jpeg (quality 95), or raw bytes; small pictures are raw.
         class_order: of ILSVRC's classes: sorted WordNet ids, as most weights have it, or the devkit's ids.
         seed: of the order in which pictures are stored, and of the validation split.
+        allow_rejects: share of the pictures that may be refused; with more the pack is not finished. One always may,
+            unless this is 0.
     """
     from alexnet.data import pack as packs
     from alexnet.data.sources import open_source
 
+    listing = packs.listing_of(src) if src == "shapes" or Path(src).exists() else None
     source = open_source(src, val_fraction, seed, class_order)
-    meta = packs.pack(source, out, size_px=size, encoding=encoding, seed=seed, progress=progress("packing"), say=say)
+    wanted = {"size_px": size, "encoding": encoding, "seed": seed, "allow_rejects": allow_rejects}
+    meta = packs.pack(source, out, **wanted, listing=listing, progress=progress("packing"), say=say)
     counts = {split: sum(s["rows"] for s in meta["shards"] if s["split"] == split) for split in ("train", "val")}
     text = (
         f"{out}: {counts['train']:,} training and {counts['val']:,} validation pictures, {len(meta['classes'])} classes"

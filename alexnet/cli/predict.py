@@ -25,10 +25,10 @@ def predict(
     Args:
         run: a run folder or a model file.
         files: pictures, of any format `alexnet pack` takes.
-        views: 1 (centre) or 10 (corners, centre and their mirror images).
+        views: 1 (centre), 9 (three by three places) or 10 (corners, centre and their mirror images).
     """
-    if views not in (1, 10):
-        raise UsageError(f"--views {views}: 1 or 10")
+    if views not in (1, 9, 10):
+        raise UsageError(f"--views {views}: 1, 9 or 10")
     if not files:
         raise UsageError("no pictures were named: alexnet predict RUN FILE...")
     from alexnet.predict import load

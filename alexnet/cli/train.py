@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet import tables
 from alexnet.cli.app import VERBS, Json, Settings, emit, progress
 from alexnet.errors import UsageError
 from alexnet.log import say
+
+if TYPE_CHECKING:
+    from alexnet.data.packfile import Pack
+    from alexnet.spec import LayerFile, Spec
 
 
 @VERBS.command
@@ -19,13 +24,20 @@ def train(
     data: Positional[str | None] = None,
     /,
     run: Path | None = None,
-    preset: str = "as_run",
+    preset: str | None = None,
+    layers: Path | None = None,
+    params: Path | None = None,
+    history: Path | None = None,
+    as_: Annotated[str | None, arg(name="as")] = None,
     epochs: float | None = None,
     steps: int | None = None,
     batch: int | None = None,
     seed: int | None = None,
     device: str | None = None,
     precision: Literal["auto", "fp32", "bf16"] | None = None,
+    color_noise: float | None = None,
+    crop_border: int | None = None,
+    init_from: Path | None = None,
     settings: Settings = (),
     json: Json = False,
 ) -> None:
@@ -33,36 +45,102 @@ def train(
 
     Args:
         data: a pack, or anything `alexnet pack` takes (packed once into a cache beside it); none: the built-in set.
-        run: the run's folder; runs/<preset> if not given.
-        preset: as_run, as_published, one_tower, caffe, owt2014, torchvision, modern, cifar_quick or cifar_11pct.
+        run: the run's folder; runs/<preset> or runs/<definition file> if not given.
+        preset: as_run (if nothing is given), as_published, one_tower, caffe, owt2014, torchvision, modern, cifar_quick
+            or cifar_11pct.
+        layers: instead of a preset, a definition file of cuda-convnet (layers-145.cfg), 2012 or 2014; with --params.
+        params: its parameter file (layer-params-145.cfg): rates, momentum, decay, schedules, constants of the norms.
+        history: instead of --layers and --params, a folder of such files and, with --as, one of its runs.
+        as_: the name of a run as `alexnet history` lists it, such as 145; begins at the rates it began with.
         epochs: passes over the training pictures.
         steps: updates, instead of epochs.
         batch: pictures per update (128).
         seed: of the initial weights, the order of pictures, crops, light and dropout.
         device: auto, cpu, cuda or cuda:N.
         precision: bf16 where the machine has it in hardware, else fp32.
+        color_noise: with --layers, strength of the change of light; 0.1 on squares from 128 pixels, else 0.
+        crop_border: with --layers, what crops leave out of a square on each side; 16 from 128 pixels, else 4.
+        init_from: with --layers, a run or model file for the layers whose initWFunc asks for another net's weights.
         settings: any field of the spec, e.g. --set net.lrn.k=1 --set sgd.rate=0.005 --set run.checkpoint_every=50st.
     """
     from alexnet import spec as spec_module
     from alexnet import train as training
     from alexnet.data.pack import ensure_pack
 
+    tool = {"--color-noise": color_noise, "--crop-border": crop_border, "--init-from": init_from}
+    files = _files(layers, params, history, as_)
+    if files and preset is not None:
+        raise UsageError("--preset and layer files are two nets; give one of them")
+    begin = _of_files(files, tool) if files else _of_preset(preset or "as_run", tool)
     if epochs is not None and steps is not None:
         raise UsageError("give --epochs or --steps, not both")
     length = f"{epochs}ep" if epochs is not None else f"{steps}st" if steps is not None else None
     given = {"run.length": length, "run.batch": batch, "run.seed": seed, "run.device": device}
     options = [f"{name}={value}" for name, value in {**given, "run.precision": precision}.items() if value is not None]
-    spec = spec_module.change(spec_module.preset(preset), [*options, *settings])  # what is wrong is told before packing
+    spec = spec_module.change(begin(None), [*options, *settings])  # what is wrong is told before packing
     small = data in (None, "shapes") and spec.net.crop_px <= 32
     opened = ensure_pack(data, size_px=32 if small else None, progress=progress("packing"), say=say)
-    spec = spec_module.change(spec_module.preset(preset, classes=len(opened.classes)), [*options, *settings])
+    spec = spec_module.change(begin(opened), [*options, *settings])
     if spec.net.classes != len(opened.classes):
         raise UsageError(
             f"net.classes={spec.net.classes}, but the data has {len(opened.classes)} classes; leave it out"
         )
-    run = run or Path("runs") / preset
+    run = run or Path("runs") / (as_ or spec.preset)
+    if files:
+        _tell(spec)
     try:
         record = training.train(spec, opened, run)
     except training.Stopped as stopped:
         sys.exit(stopped.code)
     emit({"run": str(run), **record}, json, tables.training(run, record))
+
+
+def _of_preset(name: str, tool: dict) -> Callable[[Pack | None], Spec]:
+    """The spec of a preset for a pack, or, as long as there is none, for the classes it was made for."""
+    from alexnet import spec as spec_module
+
+    given = [option for option, value in tool.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"{given[0]} goes with --layers and --params; with a preset write --set, e.g. --set net.crop_px=64"
+        )
+    return lambda pack: spec_module.preset(name, **({"classes": len(pack.classes)} if pack else {}))
+
+
+def _files(
+    layers: Path | None, params: Path | None, history: Path | None, name: str | None
+) -> tuple[LayerFile, LayerFile] | None:
+    """The definition and its parameters, where a net is given by files; says what was changed in them."""
+    from alexnet.layerfile import history as old_runs
+    from alexnet.layerfile import lex
+
+    if (layers is None) != (params is None):
+        raise UsageError("--layers and --params go together: the definition file and its parameter file")
+    if (history is None) != (name is None):
+        raise UsageError("--history and --as go together: a folder, and a run that `alexnet history FOLDER` lists")
+    if history is None:
+        return (lex.load(layers), lex.load(params)) if layers else None
+    if layers is not None:
+        raise UsageError("--history and --layers are two nets; give one of them")
+    pair = old_runs.pair(history, name)
+    for note in pair.notes:
+        say(f"note: {note}")
+    return pair.layers, pair.params
+
+
+def _of_files(files: tuple[LayerFile, LayerFile], tool: dict) -> Callable[[Pack | None], Spec]:
+    """The same for a pair of layer files."""
+    from alexnet.layerfile import start
+    from alexnet.predict import model_path
+
+    source = tool["--init-from"]
+    options = {"colour_noise": tool["--color-noise"], "border_px": tool["--crop-border"]}
+    options |= {"init_from": model_path(source) if source else None}
+    return lambda pack: start.spec_of(*files, *((pack.size_px, len(pack.classes)) if pack else ()), **options)
+
+
+def _tell(spec: Spec) -> None:
+    from alexnet.layerfile import start
+
+    for line in start.notes(spec):
+        say(line)

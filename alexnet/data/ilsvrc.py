@@ -21,7 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alexnet.data.tree import Item, Source, Tree, members_of, open_tree, read_span
+from alexnet.data.items import Item, Source
+from alexnet.data.tree import Tree, members_of, open_tree, read_span
 from alexnet.errors import DataError, UsageError
 
 N_TRAIN = {2012: 1_281_167, 2010: 1_261_406}
@@ -67,7 +68,9 @@ def read_ilsvrc(folder: Path, tree: Tree, class_order: str = "wnid") -> Source |
     words = _words(find) | {wnid: words for wnid, (_, words) in synsets.items()}
     class_names = [words.get(wnid, wnid) for wnid in wnids] if words else None
     notes = _notes(year, held, splits, wnids, class_order)
-    return Source(f"ilsvrc{year}", wnids, splits, notes=notes, class_names=class_names)
+    ids = [synsets[wnid][0] for wnid in wnids] if synsets.keys() >= set(wnids) else None
+    naming = {"class_names": class_names, "class_order": class_order, "class_ids": ids}
+    return Source(f"ilsvrc{year}", wnids, splits, notes=notes, **naming)
 
 
 def _archive(tree: Tree, year: int, split: str) -> str | None:
@@ -169,8 +172,9 @@ def _ordered(wnids: list[str], synsets: dict[str, tuple[int, str]], class_order:
 
 
 def _notes(year: int, held: str | None, splits: dict, wnids: list[str], class_order: str) -> tuple[str, ...]:
-    order = "sorted by WordNet id" if class_order == "wnid" else "in the order of the devkit's numbers"
-    notes = [f"ILSVRC-{year}, classes {order}"]
+    orders = {"wnid": "sorted by WordNet id", "devkit": "in the order of the devkit's numbers"}
+    other = next(order for order in orders if order != class_order)
+    notes = [f"ILSVRC-{year}, classes {orders[class_order]} (`alexnet pack --class-order {other}` for the other order)"]
     if held == "test":
         notes.append("there is no validation archive: the test set is taken for validation")
     expected = {"train": N_TRAIN[year], "val": N_HELD.get(held, 0)}

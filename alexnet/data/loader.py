@@ -7,22 +7,26 @@ nothing is allocated in the steady state: a batch is valid until the next one is
 from __future__ import annotations
 
 import queue
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from threading import Thread
 
 import numpy as np
 import torch
 
-from alexnet.data import augment, image
+from alexnet.data import augment
 from alexnet.data.augment import Draws, Preprocessing
 from alexnet.data.packfile import Split
-from alexnet.errors import DataError
+from alexnet.errors import MachineError
 from alexnet.schedule import Clock
 from alexnet.spec import Spec
 
 AHEAD = 2  # batches ready beyond those in the threads' hands
+STALLED_S = 60  # without a single picture: a server that is gone, not a slow one
+JOIN_S = 3  # that threads get to end in
 
 
 @dataclass
@@ -52,24 +56,30 @@ class Slot:
 
 
 def batches(split: Split, prep: Preprocessing, jobs: Iterable[Job], batch: int, workers: int) -> Iterator[Batch]:
-    """The batches of `jobs` in order. Raises DataError for a picture that does not decode, naming it."""
+    """The batches of `jobs` in order. Raises DataError for a picture that cannot be read, naming it, as soon as a
+    thread meets it, and MachineError where nothing can be read any more.
+    """
     size, crop = split.size_px, prep.crop_px
     slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
     for _ in range(workers + AHEAD + 1):
         slots.put(Slot(np.empty((size, size, 3), np.uint8), np.empty((batch, crop, crop, 3), np.float32)))
+    pulse = [0]  # pictures read, by any thread; roughly, since nobody counts on it but to see that it moves
 
     def make(job: Job, slot: Slot) -> Batch:
         crops, mean_scales = slot.crops_nhwc[: job.pictures.size], augment.mean_and_scales(job.draws, prep)
         for place, picture in enumerate(job.pictures):  # cut while its pixels are still in cache
             read(split, int(picture), slot.square_hwc)
             augment.cut_part(slot.square_hwc[None], job.draws, mean_scales, crops, place, place + 1)
+            pulse[0] += 1
         labels = torch.from_numpy(split.labels[job.pictures].astype(np.int64))
         return Batch(torch.from_numpy(crops).permute(0, 3, 1, 2), labels, job.epoch)
 
-    yield from _in_order(make, iter(jobs), slots, workers)
+    yield from _in_order(make, iter(jobs), slots, workers, pulse)
 
 
-def _in_order(make: Callable, jobs: Iterator[Job], slots: queue.SimpleQueue, workers: int) -> Iterator[Batch]:
+def _in_order(
+    make: Callable, jobs: Iterator[Job], slots: queue.SimpleQueue, workers: int, pulse: list[int]
+) -> Iterator[Batch]:
     """`make(job, slot)` for every job, up to `workers` at a time, results in order; a slot returns after its batch's
     use.
     """
@@ -77,29 +87,60 @@ def _in_order(make: Callable, jobs: Iterator[Job], slots: queue.SimpleQueue, wor
         slot = slots.get()
         yield from (make(job, slot) for job in jobs)
         return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="loader")
-    waiting: deque = deque()
+    tasks: queue.SimpleQueue = queue.SimpleQueue()
+    # Daemons, so that one that is stuck in a read cannot keep the process from ending.
+    threads = [Thread(target=_work, args=(make, tasks), name="loader", daemon=True) for _ in range(workers)]
+    for thread in threads:
+        thread.start()
+    waiting: deque[tuple[Future, Slot]] = deque()
     try:
         while True:
             while len(waiting) < workers + AHEAD and (job := next(jobs, None)) is not None:
-                slot = slots.get()
-                waiting.append((pool.submit(make, job, slot), slot))
+                waiting.append((Future(), slots.get()))
+                tasks.put((job, *waiting[-1]))
             if not waiting:
                 return
+            failed = next((future for future, _ in waiting if future.done() and future.exception()), None)
             future, slot = waiting.popleft()
-            yield future.result()
+            yield _result(failed or future, pulse)
             slots.put(slot)
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        for future, _ in waiting:
+            future.cancel()
+        for _ in threads:
+            tasks.put(None)
+        until = time.monotonic() + JOIN_S
+        for thread in threads:
+            thread.join(max(0, until - time.monotonic()))
+
+
+def _work(make: Callable, tasks: queue.SimpleQueue) -> None:
+    """What a thread does: tasks until there is a None; whatever goes wrong is handed to who waits for the result."""
+    while (task := tasks.get()) is not None:
+        job, future, slot = task
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(make(job, slot))
+            except BaseException as error:
+                future.set_exception(error)
+
+
+def _result(future: Future, pulse: list[int]) -> Batch:
+    """Waits as long as pictures are being read. Counts seconds awake, so that a laptop may sleep in between."""
+    quiet_s, before = 0, pulse[0]
+    while not wait([future], timeout=1).done:
+        quiet_s, before = (quiet_s + 1, before) if pulse[0] == before else (0, pulse[0])
+        if quiet_s >= STALLED_S:
+            raise MachineError(f"no picture could be read for {STALLED_S} s: the disk or server of the pack is stuck")
+    return future.result()
 
 
 def read(split: Split, picture: int, out_hwc: np.ndarray) -> None:
     """The stored square of one picture into `out_hwc` (S, S, 3) uint8."""
     if split.encoding == "raw":
         out_hwc[:] = split.pixels(picture)
-        return
-    if image.decode_jpeg(split.checked_bytes(picture), out_hwc).shape != out_hwc.shape:
-        raise DataError(f"picture {split.key(picture)} of the pack is not {split.size_px} px; pack again")
+    else:
+        split.pixels(picture, out_hwc)
 
 
 def training_jobs(spec: Spec, prep: Preprocessing, count: int, clock: Clock) -> Iterator[Job]:

@@ -9,54 +9,36 @@ of pictures is shuffled once, here (as in 2012). The bytes depend on the picture
 not on the number of workers.
 """
 
-import csv
 import hashlib
-import io
 import json
 import os
 import re
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from alexnet.data import image
-from alexnet.data.packfile import FORMAT_VERSION, Pack, Split, checksum, fingerprint, is_pack, open_pack, verify_pack
+from alexnet.data import prepare, unfinished
+from alexnet.data.manifest import conclude
+from alexnet.data.packfile import Pack, Split, checksum, is_pack, open_pack, verify_pack
+from alexnet.data.prepare import CHUNK_ITEMS, Recipe
 from alexnet.data.shardwriter import LOCK, ShardWriter, only_writer, put_file
-from alexnet.data.sources import SMALL_PX, Item, Source, open_source
-from alexnet.data.statistics import ColourSums, colour_statistics
+from alexnet.data.sources import SMALL_PX, Source, open_source
+from alexnet.data.statistics import ColourSums
 from alexnet.data.tree import listing_sha256
+from alexnet.data.unfinished import Mark
 from alexnet.errors import DataError, MachineError, UsageError
 
-__all__ = ["Pack", "Split", "ensure_pack", "is_pack", "open_pack", "pack", "verify_pack"]
+__all__ = ["Pack", "Split", "ensure_pack", "is_pack", "listing_of", "open_pack", "pack", "verify_pack"]
 
 DEFAULT_SIZE_PX = 256
-CHUNK_ITEMS = 32  # pictures per task: enough to hide the cost of handing tasks out
-MANY_REJECTED = 0.1
-LEFTOVER = re.compile(r"((train|val)-\d{5}\.arrow|mean\.npy|rejected\.csv|pack\.json)(\.part)?")
+ALLOWED_REJECTS = 0.01
+LEFTOVER = re.compile(
+    r"((train|val)-\d{5}\.arrow|mean\.npy|(rejected|duplicates)\.csv|unfinished\.npz|pack\.json)(\.part)?"
+)
 
 Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How one picture is stored."""
-
-    size_px: int
-    encoding: str  # "jpeg" or "raw"
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """What a worker hands back for a few pictures: rows (bytes, label, key), refusals (key, reason), colour sums."""
-
-    rows: list[tuple[bytes, int, str]]
-    rejected: list[tuple[str, str]]
-    sums: ColourSums | None
 
 
 def pack(
@@ -68,6 +50,8 @@ def pack(
     seed: int = 0,
     workers: int | None = None,
     shard_rows: int | None = None,
+    allow_rejects: float = ALLOWED_REJECTS,
+    listing: str | None = None,
     progress: Progress | None = None,
     say: Say | None = None,
     extra: dict | None = None,
@@ -75,22 +59,30 @@ def pack(
     """Write `source` as a pack into the folder `out` and return the content of its pack.json.
 
     `size_px` defaults to 256, or to the pictures' own size where they are small squares; `encoding` to raw up to 64
-    px and JPEG above. A shard ends after `shard_rows` rows or 256 MB. `progress(done, total)` is called now and then,
-    `say(line)` with what the user should know; `extra` is added to pack.json. Raises DataError when `out` holds
-    something else or a class ends up without training pictures, MachineError when the disk is full.
+    px and JPEG above. A shard ends after `shard_rows` rows or 256 MB. `listing` (see `listing_of`) tells whether the
+    source is still what a killed packing into `out` began with: then its finished shards are kept. `progress(done,
+    total)` is called now and then, `say(line)` with what the user should know; `extra` is added to pack.json. Raises
+    DataError when `out` holds something else, a class ends up without pictures, or a larger share than `allow_rejects`
+    (and more than a single one) is refused; MachineError when the disk is full.
     """
     say = say or (lambda line: None)
+    if not 0 <= allow_rejects <= 1:
+        raise UsageError(f"the share of refused pictures is {allow_rejects}; it must lie between 0 and 1, such as 0.05")
     recipe = _recipe(source, size_px, encoding)
+    job = None if listing is None else unfinished.job_sha256(source, listing, recipe, seed, shard_rows)
     out = Path(out)
     try:
         if out.exists() and not out.is_dir():
             raise DataError(f"{out} is a file; give a folder")
         with only_writer(out):
-            _make_room(out)
-            meta = _write(source, out, recipe, seed, workers or _cpus(), shard_rows, progress or _no_progress)
-            meta |= ({"readable": source.class_names} if source.class_names else {}) | (extra or {})
+            mark = _make_room(out, job) or Mark(ColourSums.none(recipe.size_px))
+            if mark.shards:
+                say(f"going on after {len(mark.shards):,} finished shards of an earlier start")
+            workers = workers or _cpus()
+            mark = _write(source, out, recipe, seed, workers, shard_rows, job, mark, progress or _no_progress)
+            meta = conclude(source, out, recipe, seed, mark, allow_rejects, say) | (extra or {})
             meta["checksum"] = checksum(meta)
-            _report(meta, source, say)
+            (out / unfinished.NAME).unlink(missing_ok=True)
             put_file(out / "pack.json", lambda file: file.write(json.dumps(meta, indent=1).encode()))
     except OSError as error:
         raise MachineError(
@@ -121,7 +113,7 @@ def ensure_pack(
     if str(data) != "shapes" and (is_pack(data) or _is_unfinished(data) or not Path(data).exists()):
         return open_pack(data)  # which says what is wrong with it, if anything
     wanted = {"size_px": size_px, "encoding": encoding, "val_fraction": val_fraction}
-    listing = _listing(data)
+    listing = listing_of(data)
     caches = _cache_folders(data, size_px)
     for cache in caches:
         if is_pack(cache):
@@ -138,6 +130,7 @@ def ensure_pack(
         encoding=encoding,
         seed=seed,
         workers=workers,
+        listing=listing,
         progress=progress,
         say=say,
         extra=extra,
@@ -166,7 +159,8 @@ def _is_unfinished(data: str | Path) -> bool:
     return any(Path(data).glob("train-*.arrow*"))
 
 
-def _listing(data: str | Path) -> str:
+def listing_of(data: str | Path) -> str:
+    """A hash of the names, sizes and times of the files of a source. Raises DataError where they cannot be read."""
     if str(data) == "shapes":
         return "built-in"
     try:
@@ -214,8 +208,8 @@ def _recipe(source: Source, size_px: int | None, encoding: str | None) -> Recipe
     return Recipe(size, encoding or ("raw" if size <= SMALL_PX else "jpeg"))
 
 
-def _make_room(out: Path) -> None:
-    """An empty folder to write to. What an unfinished pack left is removed; anything else is not ours to touch."""
+def _make_room(out: Path, job: str | None) -> Mark | None:
+    """What an unfinished packing of the same job left is kept, of any other removed; all else is not ours to touch."""
     if is_pack(out):
         raise DataError(f"{out} holds a pack already; give another folder, or delete it first")
     present = sorted(path for path in out.iterdir() if path.name != LOCK)
@@ -224,125 +218,43 @@ def _make_room(out: Path) -> None:
         raise DataError(
             f"{out} is not empty (it holds {', '.join(foreign[:3])}); give another folder, or delete it first"
         )
+    mark = unfinished.find(out, job) if job else None
+    kept = {unfinished.NAME, *(entry["file"] for entry in mark.shards)} if mark else set()
     for path in present:
-        path.unlink()
+        if path.name not in kept:
+            path.unlink()
+    return mark
 
 
 def _write(
-    source: Source, out: Path, recipe: Recipe, seed: int, workers: int, shard_rows: int | None, progress: Progress
-) -> dict:
-    total = sum(len(items) for items in source.splits.values())
-    done = 0
-    sums = ColourSums.none(recipe.size_px)
-    shards, counts, class_counts, rejected = [], {}, {}, []
-    for number, (split, items) in enumerate(source.splits.items()):
-        order = np.random.default_rng([seed, number]).permutation(len(items))
-        writer = ShardWriter(out, split, shard_rows)
-        n_of_class = np.zeros(len(source.classes), np.int64)
-        for chunk in _chunks(items, order, recipe, split == "train", workers):
-            for row in chunk.rows:
-                writer.add(row)
-                n_of_class[row[1]] += 1
-            rejected += [(split, key, reason) for key, reason in chunk.rejected]
-            sums = sums if chunk.sums is None else sums + chunk.sums
-            done += len(chunk.rows) + len(chunk.rejected)
-            progress(done, total)
-        shards += writer.close()
-        counts[split], class_counts[split] = int(n_of_class.sum()), n_of_class.tolist()
-        _check_classes(split, n_of_class, source.classes, rejected)
-    put_file(out / "rejected.csv", lambda file: file.write(_csv([("split", "key", "reason"), *rejected])))
-    return _meta(source, out, recipe, seed, shards, counts, class_counts, rejected, sums)
-
-
-def _check_classes(
-    split: str, n_of_class: np.ndarray, classes: list[str], rejected: list[tuple[str, str, str]]
-) -> None:
-    if split == "train" and (n_of_class == 0).any():
-        empty = [classes[label] for label in np.flatnonzero(n_of_class == 0)[:10]]
-        example = f" (the first refused: {rejected[0][1]}: {rejected[0][2]})" if rejected else ""
-        raise DataError(f"no picture that can be used is left to train class {', '.join(map(repr, empty))}{example}")
-
-
-def _chunks(items: list[Item], order: np.ndarray, recipe: Recipe, is_train: bool, workers: int) -> Iterator[Chunk]:
-    """The pictures in `order`, prepared by `workers` threads (the codecs let each other run), results in order."""
-    tasks = ([items[i] for i in order[start : start + CHUNK_ITEMS]] for start in range(0, len(order), CHUNK_ITEMS))
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque = deque()
-        try:
-            for task in tasks:
-                waiting.append(pool.submit(_prepare, task, recipe, is_train))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-
-
-def _prepare(items: list[Item], recipe: Recipe, with_sums: bool) -> Chunk:
-    rows, rejected, images_nhwc = [], [], []
-    for item in items:
-        try:
-            given = item.read()
-            pixels = given if isinstance(given, np.ndarray) else image.decode(given)
-        except DataError as error:
-            rejected.append((item.key, str(error)))
-            continue
-        except OSError as error:
-            rejected.append((item.key, f"cannot be read: {error.strerror or error}"))
-            continue
-        square = image.square(pixels, recipe.size_px)
-        stored = square.tobytes() if recipe.encoding == "raw" else image.encode_jpeg(square)
-        rows.append((stored, item.label, item.key))
-        images_nhwc.append(square)
-    return Chunk(rows, rejected, ColourSums.of(images_nhwc) if with_sums and images_nhwc else None)
-
-
-def _meta(
     source: Source,
     out: Path,
     recipe: Recipe,
     seed: int,
-    shards: list[dict],
-    counts: dict[str, int],
-    class_counts: dict[str, list[int]],
-    rejected: list[tuple[str, str, str]],
-    sums: ColourSums,
-) -> dict:
-    colours = colour_statistics(sums)
-    put_file(out / "mean.npy", lambda file: np.save(file, colours.mean_hwc))
-    return {
-        "format_version": FORMAT_VERSION,
-        "name": source.name,
-        "size_px": recipe.size_px,
-        "encoding": recipe.encoding,
-        "classes": source.classes,
-        "counts": counts,
-        "class_counts": class_counts,
-        "rejected": {split: sum(row[0] == split for row in rejected) for split in source.splits},
-        "mean_image": "mean.npy",
-        "mean_sha256": hashlib.sha256((out / "mean.npy").read_bytes()).hexdigest(),
-        "channel_means": colours.channel_means.tolist(),
-        "colour_stds": colours.colour_stds.tolist(),
-        "colour_axes": colours.colour_axes.tolist(),
-        "seed": seed,
-        "shards": shards,
-        "fingerprint": fingerprint(shards, source.classes),
-    }
-
-
-def _report(meta: dict, source: Source, say: Say) -> None:
-    for note in source.notes:
-        say(note)
-    for split, n_rejected in meta["rejected"].items():
-        if n_rejected:
-            n_given = n_rejected + meta["counts"][split]
-            many = ", which is many" if n_rejected > MANY_REJECTED * n_given else ""
-            say(f"{n_rejected:,} of {n_given:,} {split} pictures were refused{many}; rejected.csv has the reasons")
-
-
-def _csv(rows: list[tuple[str, str, str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    workers: int,
+    shard_rows: int | None,
+    job: str | None,
+    mark: Mark,
+    progress: Progress,
+) -> Mark:
+    """All shards, from where `mark` stands; the mark at the end."""
+    sizes = [len(items) for items in source.splits.values()]
+    shards, rejected, sums = mark.shards, list(mark.rejected), mark.sums
+    for number, (split, items) in list(enumerate(source.splits.items()))[mark.split :]:
+        order = np.random.default_rng([seed, number]).permutation(len(items))
+        first, skip = (mark.chunk, mark.skip) if number == mark.split else (0, 0)
+        done = sum(sizes[:number]) + first * CHUNK_ITEMS
+        writer = ShardWriter(out, split, shard_rows, [entry for entry in shards if entry["split"] == split])
+        before = [entry for entry in shards if entry["split"] != split]
+        chunks = prepare.chunks(items, order[first * CHUNK_ITEMS :], recipe, split == "train", workers)
+        for at, chunk in enumerate(chunks, start=first):
+            for place, row in enumerate(chunk.rows[skip:], start=skip + 1):
+                if writer.add(row) and job:
+                    unfinished.save(out, job, Mark(sums, number, at, place, before + writer.shards, rejected))
+            skip = 0
+            rejected += [(split, key, reason) for key, reason in chunk.rejected]
+            sums = sums if chunk.sums is None else sums + chunk.sums
+            done += len(chunk.rows) + len(chunk.rejected)
+            progress(done, sum(sizes))
+        shards = before + writer.close()
+    return Mark(sums, len(sizes), 0, 0, shards, rejected)

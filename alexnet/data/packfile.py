@@ -1,15 +1,17 @@
-"""Reading a pack: memory-mapped, without a scan, and never trusting what pack.json says.
+"""Reading a pack: without a scan, and never trusting what pack.json says.
 
     p = open_pack("photos.pack")
-    p.splits["train"].image_bytes(i)     memoryview on the mapped file: a JPEG, or S*S*3 raw bytes
+    p.splits["train"].image_bytes(i)     what is stored: a JPEG, or S*S*3 raw bytes
     p.splits["train"].pixels(i)          uint8 (S, S, 3)
     p.splits["train"].labels             int32 (n,)
 
 Opening costs one `stat` and one footer per shard; `verify_pack` reads everything and compares the hashes.
 """
 
+import errno
 import hashlib
 import json
+import os
 import re
 import zlib
 from bisect import bisect_right
@@ -22,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from alexnet.data import image
-from alexnet.errors import DataError
+from alexnet.errors import DataError, MachineError
 
 FORMAT_VERSION = 1
 SCHEMA = pa.schema([("image", pa.large_binary()), ("label", pa.int32()), ("key", pa.string()), ("crc32", pa.uint32())])
@@ -32,14 +34,24 @@ MAX_SIDE_PX = 4096
 
 
 class Shard:
-    """One mapped Arrow file: row r is data[offsets[r]:offsets[r + 1]], uint8 (nbytes,) and int64 (rows + 1,)."""
+    """One open Arrow file: row r lies at data_start + offsets[r : r + 2], int64 (rows + 1,).
+
+    The file is mapped only while it is opened, and pictures are read with `pread`: a map of a file that somebody cuts
+    short kills the process, a short read is an error with a name. It costs no more time than a map.
+    """
 
     def __init__(self, path: Path, entry: dict, n_classes: int) -> None:
         rows = entry["rows"]
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
+            self.path, self.file = path, open(path, "rb", buffering=0)  # noqa: SIM115 (open as long as the pack is)
+            whole = pa.memory_map(str(path)).read_buffer()
+            reader = pa.ipc.open_file(whole)
             batch = reader.get_batch(0) if reader.num_record_batches == 1 and reader.schema.equals(SCHEMA) else None
-        except (pa.ArrowException, OSError) as error:
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                raise MachineError(f"too many open files at {path}; allow more with `ulimit -n 4096`") from error
+            raise DataError(f"{path} is damaged: {error}") from error
+        except pa.ArrowException as error:
             raise DataError(f"{path} is damaged: {error}") from error
         if (
             batch is None
@@ -47,21 +59,39 @@ class Shard:
             or any(column.null_count or column.offset for column in batch.columns)
         ):
             raise DataError(f"{path} is not the shard that pack.json describes; pack again")
-        images, labels, self.keys, crcs = batch.columns
+        images, labels, keys, crcs = batch.columns
         _, offsets, data = images.buffers()
-        self.offsets = np.frombuffer(offsets, np.int64, rows + 1)
-        self.data = np.frombuffer(data, np.uint8)
-        self.labels = labels.to_numpy()
-        self.crc32 = crcs.to_numpy()
-        if self.offsets[0] < 0 or (np.diff(self.offsets) < 0).any() or self.offsets[-1] > len(self.data):
+        self.data_start = data.address - whole.address if data else 0
+        self.offsets = np.array(np.frombuffer(offsets, np.int64, rows + 1))
+        self.labels, self.crc32 = np.array(labels.to_numpy()), np.array(crcs.to_numpy())
+        self.keys = _own_texts(path, keys)
+        nbytes = data.size if data else 0
+        if self.offsets[0] < 0 or (np.diff(self.offsets) < 0).any() or self.offsets[-1] > nbytes:
             raise DataError(f"{path} is damaged: its rows do not follow each other; pack again")
         if rows and not (self.labels.min() >= 0 and self.labels.max() < n_classes):
             raise DataError(f"{path} has a label outside 0 ... {n_classes - 1}; pack again")
         if hashlib.sha256(self.labels).hexdigest() != entry["labels_sha256"]:
             raise DataError(f"{path} has other labels than were packed; pack again or restore the file")
 
-    def image_bytes(self, row: int) -> memoryview:
-        return memoryview(self.data[self.offsets[row] : self.offsets[row + 1]])
+    def image_bytes(self, row: int) -> bytes:
+        """Raises DataError where the file has become shorter, or cannot be read any more."""
+        start, end = int(self.offsets[row]), int(self.offsets[row + 1])
+        try:
+            stored = os.pread(self.file.fileno(), end - start, self.data_start + start)
+        except OSError as error:
+            raise DataError(f"cannot read {self.path}: {error.strerror or error}") from error
+        if len(stored) != end - start:
+            raise DataError(f"{self.path} has become shorter since it was opened; restore it or pack again")
+        return stored
+
+
+def _own_texts(path: Path, texts: pa.StringArray) -> pa.StringArray:
+    """A copy that needs no map; its offsets and its UTF-8 are checked, since Arrow trusts files."""
+    try:
+        texts.validate(full=True)
+    except pa.ArrowException as error:
+        raise DataError(f"{path} is damaged: {error}") from error
+    return pa.StringArray.from_buffers(len(texts), *(pa.py_buffer(bytes(b or b"")) for b in texts.buffers()[1:]))
 
 
 class Split:
@@ -76,20 +106,23 @@ class Split:
     def __len__(self) -> int:
         return self.starts[-1]
 
-    def image_bytes(self, index: int) -> memoryview:
-        """What is stored for picture `index`, without a copy. Raises IndexError outside 0 ... n - 1."""
+    def image_bytes(self, index: int) -> bytes:
+        """What is stored for picture `index`. Raises IndexError outside 0 ... n - 1."""
         shard, row = self._find(index)
         return shard.image_bytes(row)
 
-    def pixels(self, index: int) -> np.ndarray:
-        """uint8 (S, S, 3). Raises DataError if the stored bytes are damaged."""
+    def pixels(self, index: int, out_hwc: np.ndarray | None = None) -> np.ndarray:
+        """uint8 (S, S, 3); a JPEG is decoded into `out_hwc` where given. DataError naming a picture that is damaged."""
         stored = self.checked_bytes(index)
         shape = (self.size_px, self.size_px, 3)
         if self.encoding == "raw":
-            if stored.nbytes != self.size_px**2 * 3:
-                raise DataError(f"{self.key(index)}: {stored.nbytes:,} bytes stored for {self.size_px} px; pack again")
+            if len(stored) != self.size_px**2 * 3:
+                raise DataError(f"{self.key(index)}: {len(stored):,} bytes stored for {self.size_px} px; pack again")
             return np.frombuffer(stored, np.uint8).reshape(shape)
-        pixels = image.decode_jpeg(stored)
+        try:
+            pixels = image.decode_jpeg(stored, out_hwc)
+        except DataError as error:
+            raise DataError(f"picture {self.key(index)} of the pack: {error}; pack again") from error
         if pixels.shape != shape:
             raise DataError(f"{self.key(index)}: stored as {pixels.shape}, not {shape}; pack again")
         return pixels
@@ -99,7 +132,7 @@ class Split:
         shard, row = self._find(index)
         return shard.keys[row].as_py()
 
-    def checked_bytes(self, index: int) -> memoryview:
+    def checked_bytes(self, index: int) -> bytes:
         """`image_bytes`, compared with the checksum: 10 microseconds for a JPEG. DataError naming a damaged picture."""
         stored = self.image_bytes(index)
         if zlib.crc32(stored) != self.crc32[index]:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alexnet.data.tree import Item, Source, files_by_split, numbered_labels
+from alexnet.data.items import Item, Source, files_by_split, numbered_labels
 from alexnet.errors import DataError, MachineError
 
 SUFFIX = ".parquet"

@@ -1,6 +1,6 @@
 """Writing the files of a pack so that each is there whole or not at all, also after a power cut.
 
-writer = ShardWriter(out, "train");  writer.add((jpeg_bytes, label, key)) ...;  shards = writer.close()
+writer = ShardWriter(out, "train", None, []);  writer.add((jpeg_bytes, label, key)) ...;  shards = writer.close()
 """
 
 import fcntl
@@ -26,18 +26,21 @@ LOCK = "lock"
 class ShardWriter:
     """Collects rows and writes a shard whenever enough are there: one record batch each, so that a row is one slice."""
 
-    def __init__(self, out: Path, split: str, shard_rows: int | None) -> None:
+    def __init__(self, out: Path, split: str, shard_rows: int | None, finished: list[dict]) -> None:
         self.out, self.split = out, split
         self.max_rows = shard_rows or SHARD_ROWS
         self.rows: list[tuple[bytes, int, str]] = []
         self.nbytes = 0
-        self.shards: list[dict] = []
+        self.shards: list[dict] = finished
 
-    def add(self, row: tuple[bytes, int, str]) -> None:
+    def add(self, row: tuple[bytes, int, str]) -> bool:
+        """Whether a shard has been finished with this row."""
         self.rows.append(row)
         self.nbytes += len(row[0])
-        if len(self.rows) >= self.max_rows or self.nbytes >= SHARD_NBYTES:
+        full = len(self.rows) >= self.max_rows or self.nbytes >= SHARD_NBYTES
+        if full:
             self._flush()
+        return full
 
     def close(self) -> list[dict]:
         if self.rows:

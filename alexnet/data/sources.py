@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from alexnet.data import cifar, ilsvrc, image, parquet, webdataset
-from alexnet.data.tree import TRAIN_NAMES, VAL_NAMES, Item, Source, Tree, open_tree
+from alexnet.data.items import TRAIN_NAMES, VAL_NAMES, Item, Source
+from alexnet.data.tree import Tree, open_tree
 from alexnet.errors import DataError, UsageError
 
 __all__ = ["Item", "Source", "open_source"]

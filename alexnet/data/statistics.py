@@ -8,6 +8,7 @@ the scale is the square root of each eigenvalue, in grey levels.
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,31 @@ class ColourSums:
         pixels_hwc = np.zeros(images_nhwc[0].shape, np.uint64)
         products = np.zeros((3, 3), np.uint64)
         for image_hwc in images_nhwc:
-            pixels_hwc += image_hwc
-            rgb = image_hwc.reshape(-1, 3).astype(np.float64)
-            products += (rgb.T @ rgb).astype(np.uint64)
+            _add_image(image_hwc, pixels_hwc, products)
         return ColourSums(len(images_nhwc), pixels_hwc, products)
 
     def __add__(self, other: "ColourSums") -> "ColourSums":
         return ColourSums(
             self.n_images + other.n_images, self.pixels_hwc + other.pixels_hwc, self.products + other.products
         )
+
+
+@njit(cache=True, nogil=True)
+def _add_image(image_hwc, pixels_hwc, products):
+    """`pixels_hwc += image_hwc; rgb = image_hwc.reshape(-1, 3); products += rgb.T @ rgb`, in whole numbers."""
+    values, sums = image_hwc.reshape(-1), pixels_hwc.reshape(-1)
+    for i in range(np.uintp(len(values))):
+        sums[i] += np.uint64(values[i])
+    rr = rg = rb = gg = gb = bb = np.uint64(0)
+    for i in range(np.uintp(0), np.uintp(len(values)), np.uintp(3)):
+        r, g, b = np.uint32(values[i]), np.uint32(values[i + 1]), np.uint32(values[i + 2])
+        rr, rg, rb = rr + np.uint64(r * r), rg + np.uint64(r * g), rb + np.uint64(r * b)
+        gg, gb, bb = gg + np.uint64(g * g), gb + np.uint64(g * b), bb + np.uint64(b * b)
+    six = ((0, 0, rr), (0, 1, rg), (0, 2, rb), (1, 1, gg), (1, 2, gb), (2, 2, bb))
+    for i, j, product in six:
+        products[i, j] += product
+        if i != j:
+            products[j, i] += product
 
 
 @dataclass(frozen=True)

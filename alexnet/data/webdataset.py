@@ -12,7 +12,8 @@ import re
 from functools import partial
 from pathlib import Path
 
-from alexnet.data.tree import Item, Source, Tree, files_by_split, members_of, numbered_labels, read_span
+from alexnet.data.items import Item, Source, files_by_split, numbered_labels
+from alexnet.data.tree import Tree, members_of, read_span
 from alexnet.errors import DataError
 
 SUFFIX = ".tar"

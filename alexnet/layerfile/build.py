@@ -20,20 +20,21 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
-from alexnet.layerfile import layers
+from alexnet.layerfile import layers, merge
 from alexnet.layerfile.costs import cost
 from alexnet.layerfile.geometry import Shape, maps_shape, picture_px, shapes_of
 from alexnet.layerfile.lex import shown
 from alexnet.layerfile.neurons import Activation
 from alexnet.layerfile.parse import fail, read
 from alexnet.layerfile.records import Layer, Network, SgdGroup
+from alexnet.spec import LayerFile
 
 PASSING = ("softmax", "neuron", "hs", "dropout", "dropout2", "href")  # as wide as their input
 
 
 def build(
-    layers_path: str | Path,
-    params_path: str | Path | None = None,
+    layers_path: str | Path | LayerFile,
+    params_path: str | Path | LayerFile | None = None,
     *,
     classes: int | None = None,
     size_px: int | None = None,
@@ -61,12 +62,13 @@ class LayerNet(nn.Module):
         super().__init__()
         self.network, self.records, self.input_shape = network, network.layers, (3, size_px, size_px)
         self.shapes = shapes_of(network, size_px)
+        self.groups, self.merged = merge.groups_of(network.layers, self.shapes), True
         self.by_name = {layer.name: layer for layer in self.records}
         self.on_labels = _on_labels(network)
         self.tops = _tops(network, self.on_labels)
         self.layers = nn.ModuleDict()
         self.keys: dict[str, str] = {}  # a layer's name -> its name in `layers`
-        self.borrowed: set[tuple[str, int]] = set()
+        self.borrowed: dict[tuple[str, int], tuple[str, int]] = {}  # (layer, input) -> whose matrix it is
         for number, layer in enumerate(self.records):
             module = _module(network, layer, self.shapes, seed + number)
             if module is not None:
@@ -74,6 +76,8 @@ class LayerNet(nn.Module):
                 self.layers[self.keys[layer.name]] = module
                 self._share(layer, module)
         self._initialise(seed)
+        self.register_state_dict_post_hook(_leave_out_borrowed)
+        self.register_load_state_dict_pre_hook(_fill_in_borrowed)
 
     def forward(self, images_nchw: Tensor, until: str | None = None) -> Tensor | tuple[Tensor, ...]:
         """The top output, a tuple where there are several, or that of the layer named `until`."""
@@ -86,26 +90,48 @@ class LayerNet(nn.Module):
         values = self._run(wanted, images_nchw)
         return values[wanted[0]] if len(wanted) == 1 else tuple(values[name] for name in wanted)
 
+    def outputs(self, names: Iterable[str], images_nchw: Tensor) -> dict[str, Tensor]:
+        """{layer: output} of several layers from one pass."""
+        return self._run(names, images_nchw)
+
     def costs(self, images_nchw: Tensor, targets: Tensor | tuple[Tensor, ...]) -> dict[str, tuple[Tensor, ...]]:
         """{cost layer: its sums over the cases}; `targets` is the data of dataIdx 1, or a tuple for 1, 2, ..."""
+        return self._costs(images_nchw, targets)[0]
+
+    def _costs(self, images_nchw: Tensor, targets: Tensor | tuple) -> tuple[dict[str, tuple[Tensor, ...]], Tensor]:
+        """`costs`, and the first top output; where the net computes in bfloat16, costs are taken in float32."""
         found = [layer for layer in self.records if layer.type.startswith("cost.")]
         below = {layer.name: self._below(layer) for layer in found}
-        wanted = {name for layer in found for name in layer.inputs} | (set(below.values()) - {None})
+        wanted = {name for layer in found for name in layer.inputs} | (set(below.values()) - {None}) | {self.tops[0]}
         values = self._run(wanted, images_nchw, targets)
-        return {
+        wide = {name: values[name].to(_wide(values[name].dtype)) for name in wanted}
+        sums = {
             layer.name: cost(
                 layer.type,
-                [values[name] for name in layer.inputs],
-                values.get(below[layer.name]),
+                [wide[name] for name in layer.inputs],
+                wide.get(below[layer.name]),
                 layer.params.get("topk", 1),
             )
             for layer in found
         }
+        return sums, wide[self.tops[0]]
 
     def loss(self, images_nchw: Tensor, targets: Tensor | tuple[Tensor, ...]) -> Tensor:
         """What training minimises: the sum of coeff * cost over the cost layers, divided by the number of cases."""
-        sums = self.costs(images_nchw, targets)
-        return sum(self.by_name[name].params["coeff"] * s[0] for name, s in sums.items()) / len(images_nchw)
+        return self.loss_and_logits(images_nchw, targets)[0]
+
+    def loss_and_logits(self, images_nchw: Tensor, targets: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+        """`loss` and, from the same pass, the first top output (N, K)."""
+        sums, top = self._costs(images_nchw, targets)
+        total = sum(self.by_name[name].params["coeff"] * s[0] for name, s in sums.items())
+        return total / len(images_nchw), top.flatten(1)
+
+    def targets(self, labels_n: Tensor) -> tuple[Tensor, ...]:
+        """Data 1, 2, ... for pictures with one label each: its number for a cost.logreg, else a row of 0 and 1."""
+        numbers = {layer.inputs[0] for layer in self.records if layer.type == "cost.logreg"}
+        places = {layer.options["dataidx"]: layer.name for layer in self.records if layer.type == "data"}
+        rows = nn.functional.one_hot(labels_n, prod(self.shapes[self.tops[0]])).float()
+        return tuple(labels_n if places.get(i) in numbers else rows for i in range(1, max(places) + 1))
 
     def sgd_groups(self) -> list[SgdGroup]:
         """One record per tensor of the net, in order; a matrix that is borrowed (weightSource) is its owner's."""
@@ -113,12 +139,15 @@ class LayerNet(nn.Module):
         for layer in self.records:
             if layer.bias_update is None:
                 continue
-            path = f"layers.{self.keys[layer.name]}"
             for i, update in enumerate(layer.weight_updates):
                 if (layer.name, i) not in self.borrowed:
-                    groups.append(SgdGroup(layer.name, i, f"{path}.weights.{i}", update))
-            groups.append(SgdGroup(layer.name, None, f"{path}.bias", layer.bias_update))
+                    groups.append(SgdGroup(layer.name, i, self.parameter_name(layer.name, i), update))
+            groups.append(SgdGroup(layer.name, None, self.parameter_name(layer.name, None), layer.bias_update))
         return groups
+
+    def parameter_name(self, layer: str, i: int | None) -> str:
+        """The state-dict name of a layer's matrix for input i, or of its biases for None."""
+        return f"layers.{self.keys[layer]}.bias" if i is None else f"layers.{self.keys[layer]}.weights.{i}"
 
     def module(self, name: str) -> nn.Module:
         """The module of a layer, by the layer's own name."""
@@ -133,18 +162,22 @@ class LayerNet(nn.Module):
             needed |= set(layer.inputs) if layer.name in needed else set()
         uses = Counter(name for layer in self.records if layer.name in needed for name in layer.inputs)
         sources = (images_nchw, *(targets if isinstance(targets, tuple) else (targets,)))
-        values: dict[str, Tensor] = {}
-        for layer in self.records:
-            if layer.name not in needed:
-                continue
-            values[layer.name] = self._value(layer, values, sources)
-            for name in layer.inputs:
+        values = merge.Values()
+        for group in self.groups if self.merged else zip(self.records, strict=True):
+            group = tuple(layer for layer in group if layer.name in needed)
+            if group:
+                values.keep(tuple(layer.name for layer in group), self._value(group, values, sources))
+            for name in (name for layer in group for name in layer.inputs):
                 uses[name] -= 1
                 if not uses[name] and name not in wanted:
-                    del values[name]
-        return values
+                    values.drop(name)
+        return {name: values[name] for name in wanted}
 
-    def _value(self, layer: Layer, values: dict[str, Tensor], sources: tuple[Tensor, ...]) -> Tensor:
+    def _value(self, group: tuple[Layer, ...], values: merge.Values, sources: tuple[Tensor, ...]) -> Tensor:
+        """The output of layers that are computed together; where nothing is merged, of one by its own module."""
+        layer = group[0]
+        if layer.type != "data" and self.merged:
+            return merge.compute(group, [self.module(layer.name) for layer in group], values)
         if layer.type != "data":
             return self.module(layer.name)(*(values[name] for name in layer.inputs))
         index = layer.options["dataidx"]
@@ -171,7 +204,7 @@ class LayerNet(nn.Module):
                 allowed = "needs a layer above with weights of the same shape, as layer or layer[input]"
                 fail(self.network.layers_path, layer.name, "weightSource", source, allowed)
             module.weights[i] = weights[j]
-            self.borrowed.add((layer.name, i))
+            self.borrowed[layer.name, i] = (name, j)
 
     @torch.no_grad()
     def _initialise(self, seed: int) -> None:
@@ -185,6 +218,22 @@ class LayerNet(nn.Module):
                 if (layer.name, i) not in self.borrowed:
                     weight.normal_(0, layer.options["initw"][i], generator=generator)
             module.bias.fill_(layer.options["initb"])
+
+
+def _leave_out_borrowed(net: LayerNet, state: dict[str, Tensor], prefix: str, metadata: dict) -> None:
+    """A matrix that is shared is saved once, under its owner's name."""
+    for place in net.borrowed:
+        del state[prefix + net.parameter_name(*place)]
+
+
+def _fill_in_borrowed(net: LayerNet, state: dict[str, Tensor], prefix: str, *rest: object) -> None:
+    for place, owner in net.borrowed.items():
+        if prefix + net.parameter_name(*owner) in state:
+            state[prefix + net.parameter_name(*place)] = state[prefix + net.parameter_name(*owner)]
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32) if dtype.is_floating_point else dtype
 
 
 def _free_key(modules: nn.ModuleDict, name: str) -> str:

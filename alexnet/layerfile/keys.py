@@ -163,6 +163,9 @@ WEIGHTS = {
     "schedw": word(),
     "schedb": word(),
     "sched": word(),
+    "updateperiod": Key(whole(0), "a whole number from 0", 0),  # this and the next two are read and not obeyed
+    "supereps": real(0.0),
+    "supermom": real(0.0),
 }
 _ENABLE = {"enable": boolean(True), "keep": Key(probability, "a number above 0, up to 1", None)}
 PARAMS: dict[str, dict[str, Key]] = {

@@ -13,14 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.kernels import lrn
+from alexnet.kernels import lrn, pool
 from alexnet.layerfile.geometry import sees
 from alexnet.layerfile.records import Layer
 
 
 def as_maps(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """x as (N, *shape): the files' flat order is channel-major, as NCHW's."""
-    return x if x.shape[1:] == shape else x.contiguous().reshape(len(x), *shape)
+    """x as (N, *shape), with more channels where towers lie side by side; flat order is channel-major, as NCHW's."""
+    if x.dim() == len(shape) + 1 and x.shape[2:] == shape[1:]:
+        return x
+    channels = prod(x.shape[1:]) // prod(shape[1:])
+    return x.contiguous().reshape(len(x), channels, *shape[1:])
 
 
 def _slots(shapes: list[tuple[int, ...]]) -> nn.ParameterList:
@@ -58,13 +61,19 @@ class Windows(nn.Module):
         return out + (self.bias if self.bias.dim() == 3 else self.bias[:, None, None])
 
     def _padded(self, i: int, x: Tensor) -> Tensor:
-        """The input with zeros left and above as written, right and below as many as the last window needs."""
-        x, o = as_maps(x, self.in_shapes[i]), self.options
-        if o["randsparse"][i]:
-            x = x.index_select(1, getattr(self, f"connections{i}"))
-        pad = o["padding"][i]
-        end = (self.out_shape[1] - 1) * o["stride"][i] + o["filtersize"][i] - self.in_shapes[i][1] - pad
-        return F.pad(x, (pad, end, pad, end))
+        before, after = self.edges(i)
+        return F.pad(self.seen(i, x), (before, after, before, after))
+
+    def seen(self, i: int, x: Tensor) -> Tensor:
+        """Input i as the maps that the groups see, in their order."""
+        x = as_maps(x, self.in_shapes[i])
+        return x.index_select(1, getattr(self, f"connections{i}")) if self.options["randsparse"][i] else x
+
+    def edges(self, i: int) -> tuple[int, int]:
+        """How many zeros go left and above, as written, and right and below, as many as the last window needs."""
+        o, before = self.options, self.options["padding"][i]
+        span = (self.out_shape[1] - 1) * o["stride"][i] + o["filtersize"][i]
+        return before, span - self.in_shapes[i][1] - before
 
 
 class Conv(Windows):
@@ -117,14 +126,7 @@ class MaxPool(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g: Tensor) -> tuple[Tensor, None, None]:
-        x, y = ctx.saved_tensors
-        dx, (h, w), step = torch.zeros_like(x), y.shape[2:], ctx.stride
-        for row in range(ctx.size):
-            for column in range(ctx.size):  # the pixels that have this place in their windows
-                part = dx[..., row : row + step * h - step + 1 : step, column : column + step * w - step + 1 : step]
-                pixels = x[..., row : row + step * h - step + 1 : step, column : column + step * w - step + 1 : step]
-                part += g * (pixels == y)
-        return dx, None, None
+        return pool.gradient(*ctx.saved_tensors, g, ctx.size, ctx.stride), None, None
 
 
 class Pool(nn.Module):
@@ -153,7 +155,8 @@ class Pool(nn.Module):
             return sums if self.total else sums / (inside[:, None] * inside)
         low = torch.finfo(x.dtype).min
         if self.kind == "max":
-            return MaxPool.apply(F.pad(x, self.padding, value=low), self.size, self.stride)
+            padded = F.pad(x, self.padding, value=low) if any(self.padding) else x
+            return MaxPool.apply(padded, self.size, self.stride)
         keys = x.detach().abs() if self.kind == "maxabs" else torch.rand_like(x)
         places = F.max_pool2d(F.pad(keys, self.padding, value=-1.0), self.size, self.stride, return_indices=True)[1]
         return F.pad(x, self.padding).flatten(2).gather(2, places.flatten(2)).reshape(places.shape)
@@ -173,7 +176,8 @@ class Norm(nn.Module):
         if self.kind == "cmrnorm" and self.blocked:
             return blocked_response_norm(x, self.size, self.scale, self.pow, self.k)
         if self.kind == "cmrnorm":
-            return lrn.local_response_norm(x, self.size, self.scale, self.pow, self.k)
+            towers = x.shape[1] // self.in_shape[0]
+            return lrn.local_response_norm(x, self.size, self.scale, self.pow, self.k, groups=towers)
         if self.kind == "rnorm":
             return lrn.spatial_response_norm(x, self.size, self.scale, self.pow, self.k)
         return contrast_norm(x, self.size, self.scale, self.pow, self.k)

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from alexnet.errors import UsageError
+from alexnet.spec import LayerFile
 
 MAX_NBYTES = 1 << 20
 MAX_LINE = 2000
@@ -25,11 +26,17 @@ def shown(text: str) -> str:
     return repr(text if len(text) <= 60 else text[:57] + "...")[1:-1]
 
 
-def read_sections(path: str | Path) -> Sections:
+def load(path: str | Path) -> LayerFile:
+    """The file under its own name, with its text. Raises UsageError for one that is not there or is no text."""
+    return LayerFile(Path(path).name, _text(path))
+
+
+def read_sections(path: str | Path | LayerFile) -> Sections:
     """The sections in the order of their first headers. Raises UsageError, with the line, for what is no layer file."""
     sections: Sections = {}
     keys, key, headers = None, None, 0
-    for number, line in enumerate(_text(path).splitlines(), 1):
+    text_of_file = path.text if isinstance(path, LayerFile) else _text(path)
+    for number, line in enumerate(text_of_file.splitlines(), 1):
         where = f"{path}, line {number}"
         text = re.split(r"\s;", line, maxsplit=1)[0].rstrip()
         if len(line) > MAX_LINE:

@@ -19,6 +19,7 @@ from alexnet.errors import UsageError
 from alexnet.layerfile import keys
 from alexnet.layerfile.lex import Sections, read_sections, shown
 from alexnet.layerfile.records import Layer, Network, Neuron, Schedule, Update
+from alexnet.spec import LayerFile
 
 SCHEDULES = {  # positional forms: (number of values) -> their names
     "linear": {1: ("tgtfactor",), 2: ("tgtfactor", "noisestdev")},
@@ -36,7 +37,7 @@ def fail(path: object, section: str, key: str, given: str, allowed: str) -> NoRe
     raise UsageError(f"{path}, [{shown(section)}] {key}={shown(given)}: {allowed}")
 
 
-def read(layers_path: str | Path, params_path: str | Path | None = None) -> Network:
+def read(layers_path: str | Path | LayerFile, params_path: str | Path | LayerFile | None = None) -> Network:
     """The network of a definition file with the numbers of a parameter file.
 
     Without a parameter file: epsW 0.01, epsB 0.02, momentum 0.9, decay 0.0005, dropout on, norm scale 1e-4 (cmrnorm)

@@ -1,0 +1,46 @@
+"""The gradient of max pooling as one compiled loop; see pool.py.
+
+Arrays are flat, (N, H, W, C). Every pixel collects from the windows it lies in, up to ceil(size / stride)^2 of them, so
+rows are independent; it is summed in float32 and written once.
+"""
+
+import numpy as np
+
+from alexnet.kernels.compiled import njit, put, widen
+
+ZERO = np.float32(0)
+
+
+@njit
+def gradient(x, y, g, dx, first, last, height, width, channels, out_height, out_width, size, stride):
+    """Rows [first, last) of N * height."""
+    total, pixel = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
+    maxima, gradients = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
+    for row in range(first, last):
+        image, i = row // height, row % height
+        first_i, last_i = max(0, (i - size + stride) // stride), min(out_height - 1, i // stride)
+        for j in range(width):
+            at = (row * width + j) * channels
+            _widen(x[at : at + channels], pixel)
+            total[:] = ZERO
+            first_j, last_j = max(0, (j - size + stride) // stride), min(out_width - 1, j // stride)
+            for out_i in range(first_i, last_i + 1):
+                for out_j in range(first_j, last_j + 1):
+                    window = ((image * out_height + out_i) * out_width + out_j) * channels
+                    _widen(y[window : window + channels], maxima)
+                    _widen(g[window : window + channels], gradients)
+                    for c in range(channels):
+                        total[c] += gradients[c] if pixel[c] == maxima[c] else ZERO
+            _put(dx[at : at + channels], total)
+
+
+@njit
+def _widen(values, wide):
+    for c in range(len(wide)):
+        wide[c] = widen(values[c])
+
+
+@njit
+def _put(values, wide):
+    for c in range(len(wide)):
+        put(values, c, wide[c])

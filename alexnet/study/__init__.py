@@ -1,0 +1,1 @@
+"""The paper's experiments, run and judged: `run` makes what is missing, `report` says what it shows."""

@@ -1,0 +1,76 @@
+"""Max pooling's gradient: the compiled loop against PyTorch's operations and against a sum over windows in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from alexnet.kernels import pool
+
+
+def by_windows(x, y, g, size, stride):
+    """Window by window, in float64."""
+    dx = torch.zeros_like(x)
+    for i in range(y.shape[2]):
+        for j in range(y.shape[3]):
+            rows, columns = slice(i * stride, i * stride + size), slice(j * stride, j * stride + size)
+            window = x[..., rows, columns]
+            dx[..., rows, columns] += (window == y[..., i : i + 1, j : j + 1]) * g[..., i : i + 1, j : j + 1]
+    return dx
+
+
+def case(shape, size, stride, dtype=torch.float64):
+    draw = torch.Generator().manual_seed(sum(shape))
+    x = torch.randn(shape, generator=draw).mul(2).round().to(dtype)  # many ties, -0 and 0 among them
+    y = F.max_pool2d(x.double(), size, stride).to(dtype)
+    return x, y, torch.randn(y.shape, generator=draw).to(dtype)
+
+
+SHAPES = [
+    ((2, 5, 11, 11), 3, 2),
+    ((1, 1, 7, 9), 2, 2),
+    ((3, 17, 6, 6), 3, 1),
+    ((2, 4, 8, 8), 3, 2),  # the last row and column lie in no window
+    ((1, 3, 5, 5), 5, 5),
+    ((2, 3, 9, 7), 4, 3),
+]
+
+
+@pytest.mark.parametrize(("shape", "size", "stride"), SHAPES)
+def test_every_maximum_gets_the_gradient(shape, size, stride):
+    x, y, g = case(shape, size, stride)
+    wanted = by_windows(x, y, g, size, stride)
+    torch.testing.assert_close(pool.reference(x, y, g, size, stride), wanted)
+    small = pool.gradient(x.float(), y.float(), g.float(), size, stride)
+    torch.testing.assert_close(small.double(), wanted, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "size", "stride"), SHAPES)
+def test_bfloat16_is_rounded_once(shape, size, stride):
+    x, y, g = case(shape, size, stride, torch.bfloat16)
+    wanted = by_windows(x.double(), y.double(), g.double(), size, stride).float().bfloat16()
+    assert torch.equal(pool.gradient(x, y, g, size, stride), wanted)
+
+
+def test_memory_formats_do_not_matter():
+    x, y, g = (t.float() for t in case((2, 6, 11, 11), 3, 2))
+    last = [t.contiguous(memory_format=torch.channels_last) for t in (x, y, g)]
+    assert torch.equal(pool.gradient(*last, 3, 2), pool.gradient(x, y, g, 3, 2))
+    assert pool.gradient(*last, 3, 2).is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_is_chosen():
+    assert pool.chosen(torch.zeros(1))[0] == "numba"
+    assert pool.chosen(torch.zeros(1).double()) == (
+        "reference",
+        "the compiled loop takes float32 and bfloat16, not torch.float64",
+    )
+    assert "meta" in pool.chosen(torch.zeros(1, device="meta"))[1]
+
+
+def test_an_empty_batch():
+    assert pool.gradient(torch.zeros(0, 3, 5, 5), torch.zeros(0, 3, 2, 2), torch.zeros(0, 3, 2, 2), 3, 2).shape == (
+        0,
+        3,
+        5,
+        5,
+    )
