@@ -2,6 +2,8 @@
 #   make demo   environment, the built-in pictures packed, a small net trained, evaluated and asked; about three minutes
 #   make test   environment, lint, tests; under ten minutes on two cores
 # make faults does the long round of tests/faults, and writes its figures into results/ and docs/reliability.md.
+# make test-web shows the page to Chromium (apt-get install chromium); make test does so too where there is one
+# make bench-gpu measures one GPU against stock PyTorch and its own limits, into results/gpu.jsonl; ten minutes
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +12,7 @@ DEMO := demo
 # The demo's net: the `modern` preset on 64-pixel crops with smaller dense layers, so that two cores see enough pictures.
 SMALL := --set net.crop_px=64 --set net.fc6.outputs=1024 --set net.fc7.outputs=1024
 
-.PHONY: demo test faults install clean
+.PHONY: demo test test-web faults bench-gpu install clean
 
 install: .venv/installed
 
@@ -24,9 +26,15 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
 
+test-web: install
+	$(BIN)/python -m pytest tests/web
+
 faults: install
 	FAULTS=full $(BIN)/python -m pytest tests/faults
 	$(BIN)/python benchmarks/scoreboard.py
+
+bench-gpu: install
+	$(ALEXNET) bench gpu --out results/gpu.jsonl
 
 demo: install
 	rm -rf $(DEMO)

@@ -6,6 +6,7 @@ The file is cut back to the byte where a checkpoint left it when a run resumes, 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -14,8 +15,9 @@ from alexnet.errors import MachineError
 
 
 def say(text: str) -> None:
-    """A line of progress or explanation; standard output is kept for results."""
-    print(text, file=sys.stderr, flush=True)
+    """A line of progress or explanation; standard output is kept for results. Of several processes, the first talks."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr, flush=True)
 
 
 def duration(time_s: float) -> str:

@@ -25,8 +25,9 @@ from alexnet.errors import DataError, UsageError
 from alexnet.log import read_metrics
 from alexnet.spec import Spec
 
-# Without changing a bit. Precision is compared as it was chosen, not as it was asked for: train.resume does that.
-FREE_TO_CHANGE = ("workers", "keep", "checkpoint_every", "checkpoint_minutes", "log_every", "precision")
+# Without changing a bit, `parallel` up to the order of additions. Precision is compared as it was chosen, not as it was
+# asked for: train.resume does that.
+FREE_TO_CHANGE = ("parallel", "workers", "keep", "checkpoint_every", "checkpoint_minutes", "log_every", "precision")
 
 
 def open_run(run: Path, spec: Spec, pack: Pack) -> None:

@@ -248,6 +248,7 @@ class RunSpec:
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    parallel: Literal["none", "data", "towers", "hybrid"] = "none"  # what the processes of torchrun share
     workers: int = 2  # threads that decode and cut pictures; 0: in the training thread
     evaluate_every: Duration = Duration(1, "ep")
     checkpoint_every: Duration = Duration(1, "ep")

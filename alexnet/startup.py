@@ -23,6 +23,7 @@ from alexnet.sgd import Sgd
 LOOKS = (5, 20, 50, 100, 200, 400, 800)  # steps after which a look is taken
 GLUED = 0.01  # a loss within 1 % of ln(classes) has learnt nothing
 LATE = 200  # steps after which a glued loss is a stall rather than a slow start
+PICTURES = 32  # a few are enough to see units that are dead for all of them
 SETTLED = 20  # steps after which weights that began tiny no longer change by their own size
 DEAD, VANISHING, EXPLODING = 0.9, 1e-6, 0.1
 
@@ -52,10 +53,10 @@ def due(step: int) -> bool:
 
 @torch.no_grad()
 def look(net: Net, sgd: Sgd, images_nchw: Tensor, loss: float, step: int) -> Look:
-    """One look at a net in training; a few pictures are enough to see units that are dead for all of them."""
+    """One look at a net in training."""
     was_training = net.training
     net.eval()
-    dead = {name: _dead_share(x) for name, x in _rectified(net, images_nchw[:32])}
+    dead = {name: _dead_share(x) for name, x in _rectified(net, images_nchw[:PICTURES])}
     net.train(was_training)
     ratios = {
         rule.matrix: _ratio(sgd.velocities[name], sgd.weights[name]) for name, rule in sgd.rules.items() if rule.matrix

@@ -11,20 +11,22 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from alexnet import checkpoint, machine, recipe, runs, startup
+from alexnet import checkpoint, machine, parallel, recipe, runs, startup
 from alexnet.data import loader
 from alexnet.data.augment import Preprocessing
 from alexnet.data.packfile import Pack
 from alexnet.errors import AlexnetError, UsageError
 from alexnet.evaluate import Machine, Member, evaluate
 from alexnet.log import Meter, Metrics, duration, progress_line, say
+from alexnet.net import compute_in
+from alexnet.parallel import Team, Unheard
 from alexnet.recipe import Net
 from alexnet.report import answers, pages
 from alexnet.schedule import Clock, Plateau
@@ -61,14 +63,15 @@ class State:
     sgd: Sgd
     clock: Clock
     precision: str
+    team: Team = field(default_factory=Team)
     plateau: Plateau = field(default_factory=Plateau)
     window: Window = field(default_factory=Window)
     train_loss: float = math.nan
     result: dict | None = None  # of the latest evaluation, with its step
 
     def tensors(self) -> dict[str, Tensor]:
-        """The net's state dict with its weights in float32."""
-        return self.net.state_dict() | self.sgd.weights
+        """The whole net's state dict with its weights in float32; where there are several processes, all must ask."""
+        return self.team.whole(self.net.state_dict() | self.sgd.weights)
 
 
 def resume(state: State, run: Path) -> int:
@@ -85,13 +88,17 @@ def resume(state: State, run: Path) -> int:
             f"{run} computes in {record['precision']}, here it would be {state.precision};\n"
             f"give --precision {record['precision']} to go on, slowly perhaps, or another --run"
         )
-    weights = {n[4:]: t for n, t in tensors.items() if n.startswith("net.")}
+    weights = state.team.own({n[4:]: t for n, t in tensors.items() if n.startswith("net.")})
     state.net.load_state_dict(weights)
-    state.sgd.load(weights, {n[9:]: t for n, t in tensors.items() if n.startswith("velocity.")})
+    velocities = state.team.own({n[9:]: t for n, t in tensors.items() if n.startswith("velocity.")})
+    state.sgd.load(weights, velocities)
     state.clock = replace(state.clock, step=record["step"])
     state.plateau, state.window = Plateau(**record["plateau"]), Window(**record["window"])
     state.train_loss, state.result = record["train_loss"], record["result"]
-    if record["threads"] != torch.get_num_threads():
+    before = record.get("processes", 1)
+    if before != state.team.world:
+        say(f"{state.team.world} processes instead of {before}: the same pictures, but sums in another order")
+    elif record["threads"] != torch.get_num_threads():
         torch.set_num_threads(record["threads"])
         say(f"using {record['threads']} threads, as the run did before, so that it goes on bit for bit")
     if record["torch"] != torch.__version__:
@@ -106,26 +113,33 @@ def resume(state: State, run: Path) -> int:
 def save(state: State, run: Path, metrics: Metrics) -> None:
     """A checkpoint from which `resume` continues bit for bit."""
     tensors = {f"net.{name}": t for name, t in state.tensors().items()}
-    tensors |= {f"velocity.{name}": t for name, t in state.sgd.velocities.items()}
+    tensors |= {f"velocity.{name}": t for name, t in state.team.whole(state.sgd.velocities).items()}
+    if not state.team.leads:
+        return
     record = {"plateau": asdict(state.plateau), "window": asdict(state.window), "metrics_nbytes": metrics.nbytes}
     record |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "train_loss": state.train_loss}
-    record |= {"precision": state.precision, "result": state.result}
+    record |= {"precision": state.precision, "result": state.result, "processes": state.team.world}
     checkpoint.save(run / "checkpoints", state.clock.step, tensors, record, state.spec.run.keep)
 
 
 def step(state: State, images_nchw: Tensor, labels: Tensor) -> tuple[float, int]:
-    """One update; (mean loss, wrong answers) of the batch. Raises NonFinite before the weights are touched."""
+    """One update; (mean loss, wrong answers) of the batch. Raises NonFinite before the weights are touched.
+
+    Of several processes each is given its own pictures; the answer is that of the whole batch.
+    """
+    team, labels = state.team, state.team.begin(labels)
     torch.manual_seed(mix(state.spec.run.seed, state.clock.step))  # dropout's masks
     for parameter in state.sgd.parameters.values():
         parameter.grad = None
     loss, logits = recipe.loss_and_logits(state.spec, state.net, images_nchw, labels)
-    value = loss.item()
+    value, wrong = team.total(loss, (logits.argmax(1) != labels).sum())
     if not math.isfinite(value):
         raise NonFinite(_non_finite(state, value))
-    loss.backward(loss.new_tensor(recipe.gradient_share(state.spec, len(labels))))
+    loss.backward(loss.new_tensor(recipe.gradient_share(state.spec, team.images) * team.share))
+    team.gradients()
     state.sgd.step(recipe.rates_at(state.spec, state.net, state.clock, state.plateau.drops))
     state.clock = replace(state.clock, step=state.clock.step + 1)
-    return value, int((logits.argmax(1) != labels).sum())
+    return value, wrong
 
 
 def mix(seed: int, number: int) -> int:
@@ -164,14 +178,18 @@ def train(spec: Spec, pack: Pack, run: Path, stop_at: int | None = None) -> dict
     `stop_at` saves and stops after that step, as a signal would. Raises UsageError, DataError, CheckpointError,
     MachineError, NonFinite, and Stopped after a signal.
     """
+    team = parallel.join(spec.run)
     run.mkdir(parents=True, exist_ok=True)
-    with checkpoint.locked(run), stopping() as asked:
-        runs.open_run(run, spec, pack)
+    with parallel.together(team), checkpoint.locked(run) if team.leads else nullcontext(), stopping() as asked:
+        if team.leads:
+            runs.open_run(run, spec, pack)
+        team.agree(0)  # nobody looks into the folder before the leader has
         if (run / "model.safetensors").exists():
             say(f"{run} is finished; evaluate it, or give another --run")
             return runs.last_record(run)
-        state, place = prepare(spec, pack)
-        metrics = Metrics(run / "metrics.jsonl", resume(state, run))
+        state, place = prepare(spec, pack, team)
+        metrics_nbytes = resume(state, run)
+        metrics = Metrics(run / "metrics.jsonl", metrics_nbytes) if team.leads else Unheard()
         try:
             _loop(state, pack, run, place, metrics, asked, stop_at)
             return finish(state, pack, run, place, metrics)
@@ -179,8 +197,11 @@ def train(spec: Spec, pack: Pack, run: Path, stop_at: int | None = None) -> dict
             metrics.close()
 
 
-def prepare(spec: Spec, pack: Pack) -> tuple[State, Machine]:
-    """The net and everything around it at step 0, and where it computes; says what was chosen and why."""
+def prepare(spec: Spec, pack: Pack, team: Team | None = None) -> tuple[State, Machine]:
+    """The net (of several processes: this one's part) and everything around it at step 0, and where it computes; says
+    what was chosen and why.
+    """
+    team = team or Team()
     machine.keep_freed_memory()
     device, why_device = machine.device(spec.run.device)
     precision, why_precision = machine.precision(spec.run.precision, device)
@@ -192,38 +213,42 @@ def prepare(spec: Spec, pack: Pack) -> tuple[State, Machine]:
         raise UsageError(f"run.length={spec.run.length}: give at least one step, e.g. --epochs 90 or --steps 2000")
     net = recipe.build(spec.net, spec.run.seed)
     recipe.begin(spec, net)
+    parallel.split(net, team)
     net = net.to(device, memory_format=torch.channels_last).train()
     place = Machine(device, precision, spec.run.workers, spec.run.batch)
     sgd = Sgd.of(net, recipe.rules(spec, net), place.dtype)
-    parameters = sum(p.numel() for p in net.parameters())
-    say(f"{parameters:,} parameters; {count:,} pictures, {total:,} steps of {spec.run.batch}")
-    return State(spec, net, sgd, Clock(0, per_epoch, total), precision), place
+    team.watch(net)
+    say(f"{team.weights:,} parameters; {count:,} pictures, {total:,} steps of {spec.run.batch}")
+    return State(spec, net, sgd, Clock(0, per_epoch, total), precision, team), place
 
 
 def _loop(
     state: State, pack: Pack, run: Path, place: Machine, metrics: Metrics, asked: dict, stop_at: int | None
 ) -> None:
-    spec, prep, split = state.spec, runs.preprocessing(state.spec, pack), pack.splits["train"]
-    jobs = loader.training_jobs(spec, prep, len(split), state.clock)
+    spec, prep, split, team = state.spec, runs.preprocessing(state.spec, pack), pack.splits["train"], state.team
+    jobs = map(team.own_job, loader.training_jobs(spec, prep, len(split), state.clock))
     meter = Meter()
     for batch in loader.batches(split, prep, jobs, spec.run.batch, spec.run.workers):
         meter.got_batch()
         images, labels = batch.images_nchw.to(place.device, place.dtype), batch.labels.to(place.device)
         loss, wrong = step(state, images, labels)
-        count = len(labels)
+        count = team.images
+        team.tell(state.net)
         state.window = Window(
             state.window.loss_sum + loss * count, state.window.wrong + wrong, state.window.images + count
         )
         meter.did_step(count)
-        if startup.due(state.clock.step):
+        if startup.due(state.clock.step) and team.looks(startup.PICTURES):
             _look(state, images, loss, metrics)
         if due(spec.run.log_every, state.clock):
             _log(state, metrics, meter)
-            meter.pause(lambda: pages.refresh(run, state.net))
+            if team.leads:
+                meter.pause(lambda: pages.refresh(run, None if team.cuts else state.net))
         if due(spec.run.evaluate_every, state.clock) and len(pack.splits["val"]):
             meter.pause(lambda: _evaluate(state, pack, prep, place, metrics))
         stop = asked.get("code") or (143 if state.clock.step == stop_at else None)
-        if stop or due(spec.run.checkpoint_every, state.clock) or meter.since_save_s > 60 * spec.run.checkpoint_minutes:
+        stop, late = team.agree(stop, meter.since_save_s > 60 * spec.run.checkpoint_minutes)
+        if stop or late or due(spec.run.checkpoint_every, state.clock):
             meter.pause(lambda: save(state, run, metrics))
             meter.saved()
         if stop:
@@ -260,7 +285,9 @@ def _log(state: State, metrics: Metrics, meter: Meter) -> None:
 
 
 def _evaluate(state: State, pack: Pack, prep: Preprocessing, place: Machine, metrics: Metrics) -> None:
-    result = evaluate([Member(state.net, prep)], pack.splits["val"], 1, place, pack.classes)
+    result = evaluate(
+        [Member(state.team.on_whole_batches(state.net), prep)], pack.splits["val"], 1, place, pack.classes
+    )
     state.net.train()
     if state.spec.sgd:
         state.plateau = state.plateau.after(result["top1_error"], state.spec.sgd.schedule)
@@ -282,20 +309,33 @@ def finish(state: State, pack: Pack, run: Path, place: Machine, metrics: Metrics
             _evaluate(state, pack, prep, place, metrics)
         accuracy = {k: state.result[k] for k in ("top1_error", "top5_error", "images", "views")}
         accuracy |= {"fingerprint": pack.fingerprint, "precision": place.precision}
+    tensors = state.tensors()
+    if not state.team.leads:
+        return summary
     summary |= {k: accuracy[k] if accuracy else None for k in ("top1_error", "top5_error")} | runs.speed(run)
     metrics.write(summary=summary)
-    _report(state, pack, prep, place, run)  # before the model: with that a run is finished, and not gone on with
+    net = _whole_net(state, tensors, place)
+    _report(state, net, pack, prep, place, run)  # before the model: with that a run is finished, and not gone on with
     passport = runs.passport(state.spec, step, pack, prep, accuracy)
-    checkpoint.save_model(run / "model.safetensors", runs.model_tensors(state.tensors(), prep), passport)
+    checkpoint.save_model(run / "model.safetensors", runs.model_tensors(tensors, prep), passport)
     say(f"done in {duration(summary['time_s'])}: {run / 'model.safetensors'}")
     return summary
 
 
-def _report(state: State, pack: Pack, prep: Preprocessing, place: Machine, run: Path) -> None:
+def _whole_net(state: State, tensors: dict[str, Tensor], place: Machine) -> Net:
+    """A net that this process can ask alone: the one that was trained, or one put together of the processes' parts."""
+    if not state.team.cuts:
+        return state.net
+    net = recipe.build(state.spec.net, state.spec.run.seed)
+    net.load_state_dict(tensors)
+    return compute_in(net.to(place.device, memory_format=torch.channels_last), place.dtype)
+
+
+def _report(state: State, net: Net, pack: Pack, prep: Preprocessing, place: Machine, run: Path) -> None:
     """The page of the finished run, with what it answers on some of the validation pictures."""
     split, limit = pack.splits["val"], answers.usual_limit(len(pack.classes))
 
     def look() -> answers.Answers | None:
-        return answers.look(state.net, prep, place, split, pack.classes, limit=limit) if len(split) else None
+        return answers.look(net, prep, place, split, pack.classes, limit=limit) if len(split) else None
 
-    pages.refresh(run, state.net, look)
+    pages.refresh(run, net, look)

@@ -1,8 +1,10 @@
 """Small packs that many tests share: pictures of the built-in set, stored raw at 16 px."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from alexnet.data import pack as packs
@@ -10,6 +12,8 @@ from alexnet.data import shapes
 from alexnet.data.sources import open_source
 
 SIZE_PX = 16
+if not torch.cuda.is_available():  # Triton's kernels are tested under its interpreter; read when triton is imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 def write_pictures(folder: Path, per_class: int, val_per_class: int, classes: int = 3, size_px: int = SIZE_PX) -> Path:

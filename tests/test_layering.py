@@ -15,17 +15,18 @@ MAX_LINES = 400
 LAYERS = [
     ("errors", "report", "study"),
     ("values",),
-    ("spec", "log", "machine", "tables", "kernels.threads", "kernels.compiled"),
-    ("kernels.lrn_numba", "kernels.lrn_triton", "kernels.pool_numba", "kernels.update_numba"),
+    ("spec", "log", "machine", "tables", "kernels.threads", "kernels.compiled", "kernels.gpu"),
+    ("kernels.lrn_numba", "kernels.pool_numba", "kernels.update_numba", "kernels.rounded_triton"),
+    ("kernels.lrn_triton", "kernels.update_triton", "kernels.crop_triton"),
     ("data.items", "data.tree", "data.image", "data.resize", "data.statistics", "data.shapes_render"),
     ("presets", "kernels", "schedule", "checkpoint", "data.cifar", "data.shapes", "data.augment"),
-    ("data.ilsvrc", "data.parquet", "data.webdataset"),
+    ("data.ilsvrc", "data.parquet", "data.webdataset", "kernels.crop"),
     ("data.packfile", "data.sources"),
-    ("layers", "data.shardwriter", "data.loader", "data.prepare", "data.duplicates"),
+    ("layers", "data.shardwriter", "data.loader", "data.resident", "data.prepare", "data.duplicates"),
     ("features_h5py", "net", "data.unfinished", "data.manifest", "data.pack"),
     ("sgd",),
-    ("fidelity", "evaluate", "submission", "weights", "layerfile", "parallel", "runs"),
-    ("recipe",),
+    ("fidelity", "evaluate", "submission", "weights", "layerfile", "runs"),
+    ("parallel", "recipe"),
     ("startup", "featurefiles", "extract"),
     ("report.history", "report.answers"),
     ("report.charts", "report.words"),
@@ -48,7 +49,7 @@ ALLOWED = {("spec", "presets")}
 # package -> the word that must be in the name of the module that imports it
 OPTIONAL = {
     **{"onnx": "onnx", "onnxruntime": "onnx", "torchvision": "torchvision", "h5py": "h5py"},
-    **{"starlette": "serve", "uvicorn": "serve", "tensorboard": "board"},
+    **{"starlette": "serve", "uvicorn": "serve", "tensorboard": "board", "triton": "triton"},
 }
 
 

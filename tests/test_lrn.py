@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from alexnet.errors import UsageError
 from alexnet.kernels import lrn
 
+BACKENDS = ("reference", "numba")  # "triton": tests/test_lrn_triton.py
 SHAPES = [(1, 1, 1, 1), (2, 5, 3, 7), (3, 48, 5, 4), (1, 97, 2, 3), (0, 6, 3, 3)]
 TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 2**-8}  # relative; bfloat16: half a step of its 8 bits
 
@@ -53,7 +54,7 @@ def gradients(norm, x: torch.Tensor, *numbers, **towers) -> tuple[torch.Tensor, 
     return y.detach(), x.grad
 
 
-@pytest.mark.parametrize("backend", lrn.BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_channels_are_the_formula(shape, dtype, backend):
@@ -67,7 +68,7 @@ def test_channels_are_the_formula(shape, dtype, backend):
                 close(got, wanted, dtype)
 
 
-@pytest.mark.parametrize("backend", lrn.BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_same_map_is_the_formula(shape, dtype, backend):
@@ -78,7 +79,7 @@ def test_same_map_is_the_formula(shape, dtype, backend):
             close(lrn.spatial_response_norm(x, size, 0.5, 0.75, 1.0), wanted, dtype)
 
 
-@pytest.mark.parametrize("backend", lrn.BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_no_window_leaves_its_tower(groups, backend):
     x = random((2, 12, 3, 2))
@@ -158,7 +159,7 @@ def test_threads_change_nothing(norm):
         assert torch.equal(dx, answers[0][1])
 
 
-@pytest.mark.parametrize("backend", lrn.BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("beta", [0.75, 1.0, 0.6])
 def test_nan_and_inf_are_not_swallowed(beta, dtype, backend):
@@ -181,7 +182,7 @@ def test_nan_and_inf_are_not_swallowed(beta, dtype, backend):
             assert y[calm].isfinite().all()
 
 
-@pytest.mark.parametrize("backend", lrn.BACKENDS)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("beta", [0.75, 1.0, 0.6])
 def test_silence_without_k_is_zero(beta, backend):
     """(k, alpha, beta, n) = (0, 1, 1, N) of the paper where a pixel is silent in all maps."""
@@ -223,12 +224,12 @@ def test_choice_has_a_reason_and_can_be_forced():
     backend, reason = lrn.chosen("cpu", torch.float64)
     assert backend == "reference"
     assert "float64" in reason
-    assert lrn.chosen("cuda", torch.float32)[0] == "reference"
+    assert lrn.chosen("cuda", torch.float64)[0] == lrn.chosen("mps", torch.float32)[0] == "reference"
     with lrn.use("reference"):
         assert lrn.chosen("cpu", torch.float32) == ("reference", "asked for")
     with lrn.use("numba"), pytest.raises(UsageError, match="float64"):
         lrn.local_response_norm(random((1, 4, 2, 2), torch.float64), 5)
-    with pytest.raises(UsageError, match="reference, numba"), lrn.use("cudnn"):
+    with pytest.raises(UsageError, match="reference, numba, triton"), lrn.use("cudnn"):
         pass
     assert lrn.chosen("cpu", torch.float32)[0] == "numba"
 

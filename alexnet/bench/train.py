@@ -16,7 +16,7 @@ from alexnet.bench import stock
 from alexnet.bench.turns import gemm, in_turns_s
 from alexnet.data import loader
 from alexnet.data.pack import Pack, ensure_pack
-from alexnet.net import AlexNet, layer_table
+from alexnet.net import AlexNet, LayerRow, layer_table
 
 PEERS = {"as_run": stock.as_run, "torchvision": stock.torchvision}
 
@@ -75,5 +75,9 @@ def training_flops(net: AlexNet) -> int:
     """Operations of one picture's training step: 2 for a multiply-add, three passes, but conv1 needs no input
     gradient.
     """
-    table = layer_table(net)
+    return table_flops(layer_table(net))
+
+
+def table_flops(table: list[LayerRow]) -> int:
+    """The same from a net's layer table."""
     return 2 * (3 * sum(row.macs for row in table) - table[0].macs)

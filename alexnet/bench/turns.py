@@ -27,10 +27,10 @@ def in_turns_s(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str,
     return {name: statistics.median(t[name] for t in times) for name in calls}
 
 
-def gemm(size: int, dtype: torch.dtype) -> Callable[[], object]:
+def gemm(size: int, dtype: torch.dtype, device: str = "cpu") -> Callable[[], object]:
     """A square matrix product: 2 size**3 operations, the rate no convolution exceeds."""
-    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-    out = torch.empty(size, size, dtype=dtype)
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    out = torch.empty(size, size, dtype=dtype, device=device)
     return lambda: torch.mm(a, b, out=out)
 
 

@@ -15,6 +15,7 @@ from alexnet.cli import compare
 from alexnet.cli import neighbours
 from alexnet.cli import convert
 from alexnet.cli import figures
+from alexnet.cli import serve
 from alexnet.cli import report
 from alexnet.cli import study
 from alexnet.cli import layers

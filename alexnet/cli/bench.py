@@ -14,7 +14,7 @@ from alexnet.cli.app import VERBS, Json, emit
 
 @VERBS.command
 def bench(
-    what: Positional[Literal["train", "lrn", "loader", "predict", "doctor", "all"]],
+    what: Positional[Literal["train", "lrn", "loader", "predict", "doctor", "gpu", "all"]],
     data: Positional[str | None] = None,
     /,
     toy: bool = False,
@@ -24,7 +24,8 @@ def bench(
     """How fast, as ratios: ours, the peers and the physical limit, in turns in the same run.
 
     Args:
-        what: a training step, the response norm, the loader, prediction, what limits a run (doctor), or all.
+        what: a training step, the response norm, the loader, prediction, what limits a run (doctor), or all of these;
+            gpu: steps and kernels on a GPU, on random pictures.
         data: a pack, or anything `alexnet pack` takes; none: the built-in set.
         toy: small sizes, to see that it runs.
         out: a file of JSON lines to append the rows to, such as results/speed.jsonl.
@@ -35,7 +36,7 @@ def bench(
 
     names = ("train", "lrn", "loader", "predict", "doctor") if what == "all" else (what,)
     found = [importlib.import_module(f"alexnet.bench.{name}").rows(toy, data) for name in names]
-    rows = [{**row, "toy": toy, **place()} for group in found for row in group]
+    rows = [{"toy": toy, **row, **place()} for group in found for row in group]
     if out is not None:
         with open(out, "a") as file:
             file.writelines(json_module.dumps(row) + "\n" for row in rows)

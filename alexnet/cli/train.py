@@ -35,6 +35,7 @@ def train(
     seed: int | None = None,
     device: str | None = None,
     precision: Literal["auto", "fp32", "bf16"] | None = None,
+    parallel: Literal["data", "towers", "hybrid"] | None = None,
     color_noise: float | None = None,
     crop_border: int | None = None,
     init_from: Path | None = None,
@@ -58,6 +59,8 @@ def train(
         seed: of the initial weights, the order of pictures, crops, light and dropout.
         device: auto, cpu, cuda or cuda:N.
         precision: bf16 where the machine has it in hardware, else fp32.
+        parallel: what several processes share (torchrun --nproc-per-node N -m -- alexnet train ...): data, the
+            batch; towers, the paper's scheme, one tower each; hybrid, the batch in convolutions, units in dense layers.
         color_noise: with --layers, strength of the change of light; 0.1 on squares from 128 pixels, else 0.
         crop_border: with --layers, what crops leave out of a square on each side; 16 from 128 pixels, else 4.
         init_from: with --layers, a run or model file for the layers whose initWFunc asks for another net's weights.
@@ -66,6 +69,7 @@ def train(
     from alexnet import spec as spec_module
     from alexnet import train as training
     from alexnet.data.pack import ensure_pack
+    from alexnet.parallel import join
 
     tool = {"--color-noise": color_noise, "--crop-border": crop_border, "--init-from": init_from}
     files = _files(layers, params, history, as_)
@@ -76,10 +80,12 @@ def train(
         raise UsageError("give --epochs or --steps, not both")
     length = f"{epochs}ep" if epochs is not None else f"{steps}st" if steps is not None else None
     given = {"run.length": length, "run.batch": batch, "run.seed": seed, "run.device": device}
-    options = [f"{name}={value}" for name, value in {**given, "run.precision": precision}.items() if value is not None]
+    machine = {"run.precision": precision, "run.parallel": parallel}
+    options = [f"{name}={value}" for name, value in {**given, **machine}.items() if value is not None]
     spec = spec_module.change(begin(None), [*options, *settings])  # what is wrong is told before packing
     small = data in (None, "shapes") and spec.net.crop_px <= 32
-    opened = ensure_pack(data, size_px=32 if small else None, progress=progress("packing"), say=say)
+    size_px, team = 32 if small else None, join(spec.run)
+    opened = team.in_turn(lambda: ensure_pack(data, size_px=size_px, progress=progress("packing"), say=say))
     spec = spec_module.change(begin(opened), [*options, *settings])
     if spec.net.classes != len(opened.classes):
         raise UsageError(
@@ -92,7 +98,8 @@ def train(
         record = training.train(spec, opened, run)
     except training.Stopped as stopped:
         sys.exit(stopped.code)
-    emit({"run": str(run), **record}, json, tables.training(run, record))
+    if team.leads:
+        emit({"run": str(run), **record}, json, tables.training(run, record))
 
 
 def _of_preset(name: str, tool: dict) -> Callable[[Pack | None], Spec]:

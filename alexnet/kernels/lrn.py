@@ -6,7 +6,8 @@ Spatial response norm (in the 2012 run, after layer 2's): the same within one ma
 The divisor is always the full window, also at the border. Where the scale is 0 (k = 0, silent window), y and its
 gradient are 0.
 
-Backends: "reference" (plain PyTorch, any device and type), "numba" (CPU, float32 and bfloat16; stores nothing but x).
+Backends: "reference" (plain PyTorch, any device and type), "numba" (CPU) and "triton" (CUDA), float32 and bfloat16;
+these two keep nothing but x for the backward pass.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,9 +22,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alexnet.errors import UsageError
+from alexnet.kernels import gpu
 from alexnet.kernels.threads import over_rows
 
-BACKENDS = ("reference", "numba")
+BACKENDS = ("reference", "numba", "triton")
 COMPILED_TYPES = (torch.float32, torch.bfloat16)
 ROWS_PER_PIECE = 256  # about 0.1 ms of work: below it a thread costs more than it brings
 _forced: ContextVar[str | None] = ContextVar("lrn_backend", default=None)
@@ -31,7 +33,9 @@ _forced: ContextVar[str | None] = ContextVar("lrn_backend", default=None)
 
 @contextmanager
 def use(backend: str) -> Iterator[None]:
-    """Force a backend inside the `with`; UsageError for an unknown name, or later where it can not serve the input."""
+    """Force a backend inside the `with`; UsageError for an unknown name, or later where it can not serve the input.
+    What torch.compile compiles there takes no notice.
+    """
     if backend not in BACKENDS:
         raise UsageError(f"response norm backend {backend!r} does not exist; use one of {', '.join(BACKENDS)}")
     token = _forced.set(backend)
@@ -43,22 +47,29 @@ def use(backend: str) -> Iterator[None]:
 
 def chosen(device: torch.device | str, dtype: torch.dtype) -> tuple[str, str]:
     """(backend, reason) for inputs of this device and type; UsageError if the forced one can not serve them."""
-    device, forced = torch.device(device), _forced.get()
-    obstacle = _obstacle_to_numba(device, dtype)
-    if forced == "numba" and obstacle:
-        raise UsageError(f"response norm backend 'numba' was asked for, but {obstacle}; use 'reference'")
+    device = torch.device(device)
+    forced = None if torch.compiler.is_dynamo_compiling() else _forced.get()  # torch.compile can not read it
+    backend = forced or ("triton" if device.type == "cuda" else "numba")
+    obstacle = _obstacle(backend, device, dtype)
+    if forced and obstacle:
+        raise UsageError(f"response norm backend {forced!r} was asked for, but {obstacle}; use 'reference'")
     if forced:
         return forced, "asked for"
     if obstacle:
         return "reference", obstacle
-    return "numba", f"compiled loops for {dtype} on the CPU"
+    return backend, f"compiled {'kernels' if backend == 'triton' else 'loops'} for {dtype} on the {device.type.upper()}"
 
 
-def _obstacle_to_numba(device: torch.device, dtype: torch.dtype) -> str:
-    if device.type != "cpu":
+def _obstacle(backend: str, device: torch.device, dtype: torch.dtype) -> str:
+    """Why a backend can not serve inputs of this device and type; empty if it can."""
+    if backend == "reference":
+        return ""
+    if backend == "numba" and device.type != "cpu":
         return f"the compiled loops run on the CPU, not on {device.type}"
     if dtype not in COMPILED_TYPES:
         return f"the compiled loops take float32 and bfloat16, not {dtype}"
+    if backend == "triton":
+        return gpu.obstacle(device)
     return "" if find_spec("numba") else "numba is not installed"
 
 
@@ -68,16 +79,19 @@ def local_response_norm(
     """Response norm over `size` neighbouring channels of (N, C, ...), as torch.nn.functional.local_response_norm.
 
     `groups`: the channels are that many equal towers, one after the other, and no window leaves its tower.
-    The compiled backend answers in channels_last. UsageError for a shape or number that makes no sense.
+    The compiled backends answer in channels_last. UsageError for a shape or number that makes no sense.
     """
     _check(x_nchw, size, alpha, k)
     if x_nchw.dim() < 3 or groups < 1 or x_nchw.shape[1] % groups:
         given = f"shape {tuple(x_nchw.shape)}, groups={groups}"
         raise UsageError(f"local_response_norm needs (N, C, ...) with C a multiple of groups, not {given}")
-    if chosen(x_nchw.device, x_nchw.dtype)[0] == "reference":
+    backend, _ = chosen(x_nchw.device, x_nchw.dtype)
+    if backend == "reference":
         return channels_reference(x_nchw, size, alpha, beta, k, groups)
     channels = x_nchw.shape[1] // groups  # a pixel's towers lie one after the other: to the loops, each is a row
     before, length = _window(size, channels)
+    if backend == "triton":
+        return _on_gpu(x_nchw, (1, 1, 0, 1), (channels, 1, before, length), (k, alpha / size, beta))
     numbers = (channels, before, length, *map(np.float32, (k, alpha / size, beta)))
     return _compiled(x_nchw, "channels", x_nchw.numel() // max(channels, 1), ROWS_PER_PIECE, numbers)
 
@@ -87,9 +101,13 @@ def spatial_response_norm(x_nchw: Tensor, size: int, alpha: float, beta: float, 
     _check(x_nchw, size, alpha, k)
     if x_nchw.dim() != 4:
         raise UsageError(f"spatial_response_norm needs (N, C, H, W), not shape {tuple(x_nchw.shape)}")
-    if chosen(x_nchw.device, x_nchw.dtype)[0] == "reference":
+    backend, _ = chosen(x_nchw.device, x_nchw.dtype)
+    if backend == "reference":
         return spatial_reference(x_nchw, size, alpha, beta, k)
     n, c, h, w = x_nchw.shape
+    if backend == "triton":
+        rows, columns = (h, w * c, *_window(size, h)), (w, c, *_window(size, w))
+        return _on_gpu(x_nchw, rows, columns, (k, alpha / size**2, beta))
     before, length = _window(size, max(h, w))
     numbers = (h, w, c, before, length, *map(np.float32, (k, alpha / size**2, beta)))
     return _compiled(x_nchw, "map", n * _channel_blocks(c) if h * w else 0, 1, numbers)
@@ -151,6 +169,14 @@ def _compiled(x_nchw: Tensor, norm: str, units: int, at_least: int, numbers: tup
         over_rows(lambda first, last: loop(*arrays, first, last, *numbers), units, at_least)
 
     return _Compiled.apply(x_nchw.movedim(1, -1).contiguous(), launch).movedim(-1, 1)
+
+
+def _on_gpu(x_nchw: Tensor, outer: tuple, inner: tuple, numbers: tuple[float, float, float]) -> Tensor:
+    """Run the kernels of lrn_triton over a window on two axes, each (extent, stride, places before, length)."""
+    from alexnet.kernels import lrn_triton  # imports triton: only when first needed
+
+    x_nhwc = x_nchw.movedim(1, -1).contiguous()
+    return lrn_triton.norm(x_nhwc, list(outer), list(inner), *map(float, numbers)).movedim(-1, 1)
 
 
 class _Compiled(torch.autograd.Function):

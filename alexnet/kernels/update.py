@@ -13,6 +13,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from alexnet.kernels import gpu
 from alexnet.kernels.threads import over_rows
 
 NUMBERS_PER_PIECE = 1 << 16
@@ -21,13 +22,16 @@ NUMBERS_PER_PIECE = 1 << 16
 def chosen(w: Tensor, v: Tensor, gradient: Tensor, copy: Tensor | None = None) -> tuple[str, str]:
     """(backend, reason) for these tensors."""
     tensors = [t for t in (w, v, gradient, copy) if t is not None]
-    if any(t.device.type != "cpu" for t in tensors):
-        return "reference", f"the compiled loop runs on the CPU, not on {w.device.type}"
+    if any(t.device != w.device for t in tensors):
+        return "reference", "the tensors are on several devices"
     if w.dtype != torch.float32 or v.dtype != torch.float32 or gradient.dtype not in (torch.float32, torch.bfloat16):
         return "reference", f"the compiled loop takes float32 weights, not {w.dtype}"
     if any(t.stride() != w.stride() for t in tensors) or not _is_dense(w):
         return "reference", "the tensors lie differently in memory"
-    return ("numba", "one compiled pass") if find_spec("numba") else ("reference", "numba is not installed")
+    if w.device.type == "cpu":
+        return ("numba", "one compiled pass") if find_spec("numba") else ("reference", "numba is not installed")
+    obstacle = gpu.obstacle(w.device)
+    return ("reference", obstacle) if obstacle else ("triton", "one kernel")
 
 
 def _is_dense(t: Tensor) -> bool:
@@ -39,8 +43,14 @@ def update(
     w: Tensor, v: Tensor, gradient: Tensor, momentum: float, rate: float, decay: float, copy: Tensor | None = None
 ) -> None:
     """The rule above, in place."""
-    if chosen(w, v, gradient, copy)[0] == "reference":
+    backend, _ = chosen(w, v, gradient, copy)
+    if backend == "reference":
         reference(w, v, gradient, momentum, rate, decay, copy)
+        return
+    if backend == "triton":
+        from alexnet.kernels import update_triton
+
+        update_triton.update(w, v, gradient, copy, momentum, rate, decay)
         return
     from alexnet.kernels import update_numba
     from alexnet.kernels.compiled import flat

@@ -1,0 +1,41 @@
+"""Crop, mirror, mean, light and scale as one Triton kernel, from squares that are kept on the GPU; see crop.py.
+
+A program makes BLOCK of a picture's crop * crop * 3 numbers. What differs from picture to picture comes as a row of
+seven int32: which square, top, left, mirror, and the bits of three float32 colour shifts.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from alexnet.kernels.gpu import BLOCK, on
+from alexnet.kernels.rounded_triton import rounded
+
+
+@triton.jit
+def _cut(squares, drawn, mean, scales, out, SIZE: tl.constexpr, CROP: tl.constexpr, BLOCK: tl.constexpr):
+    picture = tl.program_id(0).to(tl.int64)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < 3 * CROP * CROP
+    y, x, colour = i // (3 * CROP), i // 3 % CROP, i % 3
+    row = drawn + picture * 7
+    square, top, left, mirror = tl.load(row), tl.load(row + 1), tl.load(row + 2), tl.load(row + 3)
+    x = left + tl.where(mirror != 0, CROP - 1 - x, x)
+    pixel = tl.load(
+        squares + square.to(tl.int64) * (3 * SIZE * SIZE) + ((top + y) * SIZE + x) * 3 + colour, mask=inside
+    )
+    shift = tl.load(row + 4 + colour, mask=inside).to(tl.float32, bitcast=True)
+    value = pixel.to(tl.float32) - tl.load(mean + i, mask=inside) + shift
+    value = value * tl.load(scales + colour, mask=inside)
+    tl.store(out + picture * (3 * CROP * CROP) + i, rounded(value, out), mask=inside)
+
+
+def cut(squares_mhwc: Tensor, drawn_n7: Tensor, mean_hwc: Tensor, scales: Tensor, out_nhwc: Tensor) -> None:
+    """uint8 (M, S, S, 3), int32 (N, 7), float32 (crop, crop, 3) and (3,) to float32 or bfloat16 (N, crop, crop, 3)."""
+    count, crop = out_nhwc.shape[:2]
+    if count:
+        grid = (count, triton.cdiv(3 * crop * crop, BLOCK))
+        with on(out_nhwc.device):
+            _cut[grid](squares_mhwc, drawn_n7, mean_hwc, scales, out_nhwc, squares_mhwc.shape[1], crop, BLOCK)

@@ -1,0 +1,1 @@
+"""The page behind `alexnet serve`: a small server that shows pictures to a trained net."""
