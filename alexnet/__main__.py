@@ -4,14 +4,21 @@ an exit code.
 
 import os
 import sys
+from collections.abc import Callable
 
 
 def main() -> None:
     from alexnet.cli import VERBS
+
+    guarded(lambda: VERBS.cli(prog="alexnet", description="The 2012 network as working software.", config=()))
+
+
+def guarded(do: Callable[[], object]) -> None:
+    """Does it, and ends the process in words where a user or the machine is at fault."""
     from alexnet.errors import AlexnetError
 
     try:
-        VERBS.cli(prog="alexnet", description="The 2012 network as working software.", config=())
+        do()
         sys.stdout.flush()
     except AlexnetError as error:
         sys.exit(_tell(error, error.exit_code))

@@ -54,8 +54,9 @@ def compare(
     """Every source with every other: run folders and model files at each of `layers` (and each of `towers`, if named),
     files of features as they are; over the first `pictures` of a split, the run's own data unless `data` is named.
 
-    Returns {"items": [{"source", "layer", "tower", "shape"}], "pictures", "distance", "rsa": n x n, "cka": n x n}.
-    Raises UsageError for what cannot be compared, DataError for features of other pictures or without variance.
+    Returns {"items": [{"source", "layer", "tower", "shape"}], "pictures", "distance", "rsa": n x n, "cka": n x n}; RSA
+    after Kriegeskorte et al. 2008, linear CKA after Kornblith et al. 2019 with Song et al.'s unbiased HSIC, both at
+    most 1. Raises UsageError for what cannot be compared, DataError for features of other pictures or without variance.
     """
     if distance not in DISTANCES:
         raise UsageError(f"distance {distance!r}: {' or '.join(DISTANCES)}")

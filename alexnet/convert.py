@@ -63,7 +63,7 @@ def convert(
     if kind == "alexnet":
         rows = _write_ours(model, target)
     else:
-        seen = _understood(model)
+        seen = understood(model)
         rows = _write_onnx(model, *seen, target, pixels) if kind == "onnx" else _write_torchvision(model, *seen, target)
     record = {"source": str(source), "target": str(target), "format": kind}
     return {**record, "classes": len(model.passport["classes"]), "tensors": rows, "notes": model.notes}
@@ -126,8 +126,8 @@ def _class_names(names: Path | None, count: int) -> list[str]:
     return lines
 
 
-def _understood(model: Model) -> tuple[NetSpec, Preprocessing]:
-    """What the passport says of the net and of how it sees."""
+def understood(model: Model) -> tuple[NetSpec, Preprocessing]:
+    """What the passport says of the net and of how it sees. Raises CheckpointError, for layer files too."""
     try:
         net = spec_module.from_dict(model.passport["spec"]["net"], NetSpec | FileNetSpec)
         numbers = model.passport["preprocessing"]

@@ -31,7 +31,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how the net computes."""
+    """Where and how the net computes: precision fp32 or bf16, `workers` threads that cut pictures, `batch` pictures at
+    once.
+    """
 
     device: torch.device
     precision: str = "fp32"
@@ -70,7 +72,7 @@ def logits(net: nn.Module, images_nchw: Tensor) -> Tensor:
 
 def errors(probabilities: Tensor, labels: Tensor, k: int) -> Tensor:
     """(N,) float64: 1 minus the credit for having the label among the k most probable; ties share the places they
-    fill.
+    fill. `probabilities` (N, classes), `labels` (N,) int64.
     """
     of_label = probabilities.gather(1, labels[:, None])
     above = (probabilities > of_label).sum(1)
@@ -90,8 +92,9 @@ def evaluate(
 ) -> dict:
     """{"top1_error", "top5_error", "images", "views", "classes": per class} as fractions.
 
-    `watch` is handed the averaged softmax (N, classes) of each batch, in packed order. Raises DataError for an empty
-    split or probabilities that are not finite.
+    1, 9 or 10 views; softmax outputs are averaged over views, then over members (paper, sections 4.1 and 6). `watch` is
+    handed that average (N, classes) of each batch, in packed order. Raises UsageError for another number of views,
+    DataError for an empty split or probabilities that are not finite.
     """
     if len(split) == 0:
         raise DataError("there are no pictures to evaluate on: the pack has no val split; pack with --val-fraction 0.1")

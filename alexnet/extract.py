@@ -26,7 +26,8 @@ from alexnet.recipe import Net
 class Extractor(nn.Module):
     """The outputs (N, *shape), float32, of a layer named as in `layer_named`; tower "a" or "b" keeps that half of it.
 
-    It shares its weights with the net. Raises UsageError for an unknown layer or tower, and for pixels of another size.
+    Pixels are RGB grey levels 0-255, (N, 3, S, S) squares of which the centre is cut, or (N, 3, crop, crop) crops. The
+    weights are the net's own. Raises UsageError for an unknown layer or tower, and for pixels of another size.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Extractor(nn.Module):
         self.half = tower_half(net, self.layer, self.shape, tower)
 
     def forward(self, pixels_nchw: Tensor) -> Tensor:
+        """(N, *shape) float32; gradients flow back to the pixels."""
         size = tuple(pixels_nchw.shape[1:])
         if size not in ((3, self.size_px, self.size_px), (3, self.crop_px, self.crop_px)):
             wanted = f"(N, 3, {self.size_px}, {self.size_px}) squares or (N, 3, {self.crop_px}, {self.crop_px}) crops"

@@ -46,7 +46,9 @@ class Table:
 
 @dataclass(frozen=True)
 class Saved:
-    """A file of features: `rows(first, last)` reads float32 (N, *shape); labels int32 (n,), -1 where there is none."""
+    """A file of features of `len(saved)` pictures: their keys, labels int32 (n,), -1 where there is none, `shape` of
+    one picture's features, `width` numbers in all, `facts`: layer, tower and views, where the file says them.
+    """
 
     path: Path
     keys: list[str]
@@ -63,7 +65,9 @@ class Saved:
         return int(np.prod(self.shape))
 
     def rows(self, first: int, last: int) -> np.ndarray:
-        """(N, width) float32. Raises DataError for values that are not finite."""
+        """The features of pictures [first, last), flat: (N, width) float32. Raises DataError for values that are not
+        finite.
+        """
         rows = np.asarray(self.read(first, last), np.float32).reshape(-1, self.width)
         if not np.isfinite(rows).all():
             raise DataError(f"{self.path} holds values that are not finite")
@@ -155,7 +159,9 @@ def _record_batch(table: Table, features: np.ndarray, first: int, schema: pa.Sch
 
 
 def read(path: Path) -> Saved:
-    """A file that `write` wrote; of the features nothing is read yet. Raises DataError for any other file."""
+    """A .npy, .parquet or .h5 file that `alexnet features` wrote; of the features nothing is read yet. Raises DataError
+    for any other file, UsageError for an .h5 without h5py.
+    """
     if not path.is_file() or path.suffix not in SUFFIXES:
         raise DataError(f"{path} is no file of features ({', '.join(SUFFIXES)}); write one with alexnet features")
     reader = {".npy": _read_npy, ".parquet": _read_parquet, ".h5": lambda path: _h5().read(path)}[path.suffix]

@@ -23,7 +23,7 @@ WITHOUT_HEAD = 60_965_224 - 4097 * 1000  # parameters of conv1 ... fc7; each cla
 
 @dataclass(frozen=True)
 class Row:
-    """`here`: what this net does; `matches`: which of the two it agrees with."""
+    """One detail: as the paper has it, as it was run in 2012, and `here`, what this net does."""
 
     detail: str
     paper: str
@@ -32,6 +32,7 @@ class Row:
 
     @property
     def matches(self) -> str:
+        """Which of the two it agrees with: paper, as run, paper and as run, or neither."""
         agrees = [name for name, text in (("paper", self.paper), ("as run", self.as_run)) if _agrees(self.here, text)]
         return " and ".join(agrees) or "neither"
 
@@ -41,8 +42,8 @@ def _agrees(here: str, text: str) -> bool:
 
 
 def fidelity(spec: Spec) -> list[Row]:
-    """Detail by detail: sizes, order of layers, norms, initialisation, data, updates. Raises UsageError for a net of
-    layer files, which say what they are.
+    """Detail by detail: sizes, order of layers, norms, initialisation, data, updates; sources in docs/paper.md. Raises
+    UsageError for a net of layer files, which say what they are.
     """
     net = spec.net
     if isinstance(net, FileNetSpec):

@@ -78,7 +78,9 @@ def styled(draw):
 
 @styled
 def filters(net: AlexNet):
-    """conv1's kernels, 16 a row, the towers apart; None for a net whose first layer has none to show."""
+    """A Figure of conv1's kernels, 16 a row, the towers apart (the paper's figure 3); None for a net whose first layer
+    has none to show.
+    """
     found = answers.kernels_by_tower(net)
     if not found:
         return None
@@ -95,7 +97,7 @@ def filters(net: AlexNet):
 
 @styled
 def curves(history: History, classes: int):
-    """Loss, errors, rate and speed over the epochs; None before the first logged step."""
+    """A Figure of loss (nats), errors (%), rate and speed over the epochs; None before the first logged step."""
     from matplotlib.ticker import MaxNLocator
 
     if not history.steps:
@@ -139,7 +141,7 @@ def _noisy(axes, x: np.ndarray, y: np.ndarray, colour: str, dash: str, label: st
 
 @styled
 def predictions(seen: Answers, rows: Sequence[int]):
-    """A picture, its label, and five bars; the label's own bar is dark, the others are pale."""
+    """A Figure of the pictures in `rows` with five bars each (figure 4, left); the label's own bar is dark."""
     columns = min(4, len(rows))
     lines = -(-len(rows) // columns)
     figure = _figure(1.8 * columns, 3.1 * lines)
@@ -169,7 +171,9 @@ def _bars(axes, seen: Answers, row: int) -> None:
 
 @styled
 def neighbours(queries: Answers, rows: Sequence[int], candidates: Answers, layer: str, count: int = 6):
-    """Each row: a validation picture, then the training pictures nearest to it; those of another class say so."""
+    """A Figure, each row a validation picture, then the training pictures nearest to it (figure 4, right); those of
+    another class say so. Both were looked at with `hidden`.
+    """
     places = answers.nearest(queries.hidden[list(rows)], candidates.hidden, count)
     count = places.shape[1]
     figure = _figure(1.05 * (count + 1) + 0.2, 1.3 * len(rows) + 0.6)
@@ -195,7 +199,9 @@ def _frame(axes, marked: bool) -> None:
 
 @styled
 def confusion(seen: Answers):
-    """Shares of each class, a row each; counts are written while there are few classes."""
+    """A Figure of what each class was taken for, a row each, in % of the row; counts are written while there are few
+    classes.
+    """
     table = answers.confusion(seen)
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
     count = len(seen.classes)

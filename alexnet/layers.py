@@ -15,7 +15,7 @@ from alexnet.spec import LrnSpec, RnormSpec
 
 
 class LocalResponseNorm(nn.Module):
-    """Response norm over `size` neighbouring maps (paper, section 3.3), never across `groups` towers."""
+    """Response norm of (N, C, H, W) over `size` maps (paper, section 3.3), never across `groups` towers."""
 
     def __init__(self, spec: LrnSpec, groups: int = 1):
         super().__init__()
@@ -31,7 +31,9 @@ class LocalResponseNorm(nn.Module):
 
 
 class SpatialResponseNorm(nn.Module):
-    """Response norm over size x size pixels of the same map: run 145's second norm after conv2, not in the paper."""
+    """Response norm of (N, C, H, W) over size x size pixels of the same map: run 145's second norm after conv2, not in
+    the paper.
+    """
 
     def __init__(self, spec: RnormSpec):
         super().__init__()
@@ -80,7 +82,8 @@ class OverhangConv2d(nn.Conv2d):
 
 
 class LocalConv2d(nn.Module):
-    """A locally connected layer: a convolution's windows, but own filters and bias at every position.
+    """A locally connected layer: a convolution's windows, but own filters and bias at every position. (N, C_in, S, S)
+    to (N, C_out, H_out, W_out).
 
     weight (positions, C_in * kernel * kernel, C_out), bias (C_out, H_out, W_out); stride 1.
     """

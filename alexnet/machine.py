@@ -5,10 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
+import torch.utils.deterministic
 
-from alexnet.errors import UsageError
+from alexnet.errors import MachineError, UsageError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
@@ -50,6 +53,40 @@ def precision(name: str, on: torch.device) -> tuple[str, str]:
     if torch.cpu._is_amx_tile_supported():
         return "bf16", "auto: this CPU has AMX"
     return "fp32", "auto: this CPU has no AMX, where bf16 would be slower"
+
+
+def arithmetic(on: torch.device, precision: str, deterministic: bool) -> str:
+    """Sets how PyTorch computes, for the whole process; says so where there was a choice, as the rest of a sentence.
+
+    On a GPU: cuDNN tries its kernels out and keeps the fastest, unless the same bits are wanted every time; float32
+    means float32 in fp32, while in bf16 the few products that are left in float32 may be TF32.
+    """
+    torch.use_deterministic_algorithms(deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it has not written
+    if on.type == "cuda":
+        if deterministic:  # read when cuBLAS starts
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = not deterministic
+        torch.backends.cudnn.deterministic = deterministic
+        kind = "tf32" if precision == "bf16" else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = kind
+    return ", deterministic operations only" if deterministic else ""
+
+
+@contextmanager
+def naming_operations() -> Iterator[None]:
+    """Raises MachineError for what PyTorch cannot compute deterministically when that was asked for."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if not torch.are_deterministic_algorithms_enabled() or "deterministic" not in text:
+            raise
+        what = "cuBLAS (CUBLAS_WORKSPACE_CONFIG has to be :4096:8)" if "CuBLAS" in text else text.split()[0]
+        raise MachineError(
+            f"--deterministic: {what} does not give the same bits every time on this device;\n"
+            "leave --deterministic out: the same command goes on without it. Or compute with --device cpu"
+        ) from None
 
 
 def versions() -> dict:

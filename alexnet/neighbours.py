@@ -36,7 +36,8 @@ def search(
     """[{"query", "neighbours": [{"key", "label", "distance"}]}], nearest first, a query that is in the file left out.
 
     A query is a key of the file, or a picture file with the `run` the features are from; `layer` only for an .npy,
-    which does not say it. cosine is 1 - cosine. Raises UsageError and DataError.
+    which does not say it. `distance` is euclidean (paper, section 6.1) or cosine, which is 1 - cosine; labels are null
+    where there are none. Raises UsageError for what cannot be asked, DataError for files that do not fit.
     """
     if distance not in DISTANCES or count < 1:
         raise UsageError(f"{count} neighbours by {distance!r}: 1 or more, by {' or '.join(DISTANCES)}")

@@ -24,7 +24,7 @@ SIXTH = ConvSpec(256, 3, padding_px=1, sigma=0.03, bias=1)  # run 146's: over th
 
 class AlexNet(nn.Module):
     """The net of a NetSpec. Input (N, 3, crop_px, crop_px) mean-subtracted pixels in grey levels; output (N,
-    classes).
+    classes). Raises UsageError for layers that do not fit each other. Paper, section 3.
     """
 
     def __init__(self, spec: NetSpec, seed: int = 0):
@@ -37,7 +37,9 @@ class AlexNet(nn.Module):
         initialise(self, seed)
 
     def forward(self, images_nchw: Tensor, until: str | None = None) -> Tensor:
-        """Logits (N, classes), or the output of the layer named `until`."""
+        """Logits (N, classes), or the output of the layer named `until`: (N, maps, H, W) or (N, units). Raises
+        UsageError for a name that the net does not have.
+        """
         if until is not None and until not in self._modules:
             raise UsageError(f"this net has no layer {until!r}; its layers: {', '.join(self._modules)}")
         x = images_nchw
@@ -202,7 +204,7 @@ def layer_table(net: AlexNet) -> list[LayerRow]:
 
 
 def layer_sizes(spec: NetSpec) -> list[LayerRow]:
-    """`layer_table` of a net that is never filled: 0.03 s, where running on the meta device imports sympy (2 s)."""
+    """`layer_table` of a net that is never filled: quicker than running on the meta device, which imports sympy."""
     with torch.device("meta"):
         shell = AlexNet(spec)
     return layer_table(shell.to_empty(device="cpu"))

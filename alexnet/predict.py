@@ -29,7 +29,12 @@ Image = str | Path | bytes | np.ndarray
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained net with everything its model file carries."""
+    """A trained net with everything its model file carries: `classes` by label, `passport` as the file has it (spec,
+    measured accuracy, fingerprint of the data), `place` where it computes.
+
+    A picture is a path, a file's bytes, or uint8 (H, W, 3) RGB pixels, of any size. One that cannot be read raises
+    DataError.
+    """
 
     path: Path
     net: Net
@@ -39,7 +44,9 @@ class Predictor:
     place: Machine
 
     def views(self, picture: Image, views: int = 10) -> Tensor:
-        """(views, 3, crop, crop), what the net sees of one picture; 1 view is the centre."""
+        """(views, 3, crop, crop), what the net sees of one picture: grey levels less the mean. 1 view is the centre, 9
+        are three by three places, 10 those of the paper (section 4.1).
+        """
         square_nhwc = image.square(pixels(picture), self.prep.size_px)[None]
         crop = self.prep.crop_px
         crops = np.empty((views, crop, crop, 3), np.float32)
@@ -53,20 +60,22 @@ class Predictor:
         return torch.softmax(logits(self.net, self.views(picture, views)).float(), dim=1).mean(0).cpu()
 
     def top5(self, picture: Image, views: int = 10) -> list[dict]:
-        """[{"class", "probability"}], most probable first; fewer than five where there are fewer classes."""
+        """[{"class", "probability"}], probabilities in [0, 1], most probable first; fewer than five where there are
+        fewer classes.
+        """
         values, indices = self.probabilities(picture, views).topk(min(5, len(self.classes)))
         pairs = zip(indices.tolist(), values.tolist(), strict=True)
         return [{"class": self.classes[i], "probability": p} for i, p in pairs]
 
     @torch.inference_mode()
     def features(self, picture: Image, layer: str = "fc7") -> Tensor:
-        """The output of the layer of that name for the centre view, without the batch: (4096,) for fc7 before its
-        ReLU.
+        """float32, the output of the layer of that name for the centre view, without the batch: (4096,) for fc7 before
+        its ReLU, (256, 13, 13) for conv5. Raises UsageError for a layer that the net does not have.
         """
         return self.net(self.views(picture, 1), until=layer)[0].float().cpu().clone()
 
     def extractor(self, layer: str | None = "fc7", **options) -> Extractor:
-        """The net as a plain module: pixels in, this layer's outputs out; see extract.Extractor."""
+        """The net as a plain module: pixels in, this layer's outputs out; options and errors of `extract.Extractor`."""
         return Extractor(self.net, self.prep, layer, **options)
 
     @property
@@ -102,7 +111,10 @@ def model_path(run: Path) -> Path:
 
 
 def load(run: str | Path, device: str = "auto", precision: str = "auto") -> Predictor:
-    """The predictor of a run folder or model file. Raises CheckpointError for anything that is not a whole model."""
+    """The predictor of a run folder or model file. `device` auto, cpu, cuda or cuda:N; `precision` auto, fp32 or bf16.
+
+    Raises CheckpointError for anything that is not a whole model, UsageError for a device that is not there.
+    """
     machine.keep_freed_memory()
     path = model_path(Path(run))
     tensors, passport = checkpoint.load_model(path)
@@ -111,7 +123,7 @@ def load(run: str | Path, device: str = "auto", precision: str = "auto") -> Pred
         numbers, mean = passport["preprocessing"], tensors.pop("preprocessing.mean").numpy()
         arrays = [np.array(numbers[name], np.float64) for name in ("stds", "colour_stds", "colour_axes")]
         prep = Preprocessing(numbers["size_px"], net_spec.crop_px, mean, *arrays)
-        _check(prep, passport["classes"], net_spec, tensors)
+        check(prep, passport["classes"], net_spec, tensors)
         net = recipe.build(net_spec)
         net.load_state_dict(tensors)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError) as error:
@@ -123,7 +135,7 @@ def load(run: str | Path, device: str = "auto", precision: str = "auto") -> Pred
     return Predictor(path, net, prep, passport["classes"], passport, place)
 
 
-def _check(prep: Preprocessing, classes: object, net_spec: NetSpec | FileNetSpec, tensors: dict[str, Tensor]) -> None:
+def check(prep: Preprocessing, classes: object, net_spec: NetSpec | FileNetSpec, tensors: dict[str, Tensor]) -> None:
     """What a file says of itself must fit together before memory is taken for it. Raises ValueError."""
     sizes = [np.shape(numbers) for numbers in (prep.mean, prep.stds, prep.colour_stds, prep.colour_axes)]
     if sizes != [(prep.size_px, prep.size_px, 3), (3,), (3,), (3, 3)] or not 1 <= prep.crop_px <= prep.size_px:

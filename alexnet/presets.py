@@ -67,7 +67,9 @@ def as_run(classes: int = 1000) -> Spec:
 
 
 def as_published(classes: int = 1000) -> Spec:
-    """The paper's text, word for word: ReLU before LRN, alpha not divided, sigma 0.01 everywhere, plateau rule."""
+    """The paper's text (sections 3 to 5), word for word: ReLU before LRN, alpha not divided, sigma 0.01 everywhere,
+    plateau rule.
+    """
     conv = [
         ConvSpec(96, 11, stride=4, padding_px=0, overhang_px=3, then=("act", "lrn", "pool")),
         ConvSpec(256, 5, padding_px=2, then=("act", "lrn", "pool"), bias=1),
@@ -90,14 +92,16 @@ def as_published(classes: int = 1000) -> Spec:
 
 
 def one_tower(classes: int = 1000) -> Spec:
-    """145-half, the paper's one-GPU net: one tower's kernels in conv1-4, full width in conv5 and the dense layers."""
+    """145-half, the paper's one-GPU net (section 3.2): one tower's kernels in conv1-4, full width in conv5 and the
+    dense layers.
+    """
     net = _net_2012(classes, towers=1)
     half = {f"conv{i}": replace(getattr(net, f"conv{i}"), channels=c) for i, c in enumerate((48, 128, 192, 192), 1)}
     return replace(as_run(classes), preset="one_tower", net=replace(net, **half))
 
 
 def caffe(classes: int = 1000) -> Spec:
-    """bvlc_alexnet: 227 crops, k=1, LRN over all maps, biases 0.1, step schedule."""
+    """Caffe's bvlc_alexnet: 227 px crops, k=1, LRN over all maps, biases 0.1, step schedule."""
     conv = [
         ConvSpec(96, 11, stride=4, then=("act", "lrn", "pool")),
         ConvSpec(256, 5, padding_px=2, then=("act", "lrn", "pool"), bias=0.1),
@@ -123,7 +127,7 @@ def caffe(classes: int = 1000) -> Spec:
 
 
 def owt2014(classes: int = 1000) -> Spec:
-    """The one-column net of cuda-convnet2's `imagenet-1gpu` file."""
+    """The one-column net of 2014, of cuda-convnet2's `imagenet-1gpu` file: 64, 192, 384, 256, 256 maps."""
     net = NetSpec(
         conv1=ConvSpec(64, 11, stride=4, overhang_px=3, then=("lrn", "pool", "act")),
         conv2=ConvSpec(192, 5, padding_px=2, then=("act", "lrn", "pool"), bias=1),

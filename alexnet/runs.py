@@ -21,13 +21,16 @@ from alexnet import __version__, checkpoint, machine
 from alexnet import spec as spec_module
 from alexnet.data.augment import Preprocessing
 from alexnet.data.packfile import Pack
-from alexnet.errors import DataError, UsageError
+from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.log import read_metrics
 from alexnet.spec import Spec
 
 # Without changing a bit, `parallel` up to the order of additions. Precision is compared as it was chosen, not as it was
-# asked for: train.resume does that.
-FREE_TO_CHANGE = ("parallel", "workers", "keep", "checkpoint_every", "checkpoint_minutes", "log_every", "precision")
+# asked for: train.resume does that. Without `deterministic` a GPU has promised no bits that it could break.
+FREE_TO_CHANGE = (
+    *("parallel", "workers", "keep", "checkpoint_every", "checkpoint_minutes", "log_every", "precision"),
+    "deterministic",
+)
 
 
 def open_run(run: Path, spec: Spec, pack: Pack) -> None:
@@ -43,22 +46,38 @@ def open_run(run: Path, spec: Spec, pack: Pack) -> None:
             "spec": resolved,
             "data": {"path": str(pack.path.resolve()), "fingerprint": pack.fingerprint, "classes": pack.classes},
         }
+        if pack.uri:
+            record["data"]["uri"] = pack.uri
         record |= {"command": shlex.join(["alexnet", *sys.argv[1:]])}
         record |= {"versions": {"alexnet": __version__, **machine.versions()}}
         checkpoint.write_json(path, record)
         return
     try:
         record = json.loads(path.read_text())
-        before, fingerprint = record["spec"], record["data"]["fingerprint"]
+        before, fingerprint = _complete(record["spec"]), record["data"]["fingerprint"]
     except (ValueError, KeyError, TypeError):
         raise UsageError(f"{path} is not readable as a run's record; give another --run") from None
     if fingerprint != pack.fingerprint:
         raise DataError(f"{run} was trained on other data ({record['data']['path']}); give another --run or that data")
-    differing = [name for name in _differences(before, resolved) if name not in {f"run.{f}" for f in FREE_TO_CHANGE}]
+    free = {"parent.path", *(f"run.{name}" for name in FREE_TO_CHANGE)}
+    differing = [name for name in _differences(before, resolved) if name not in free]
+    if "parent.sha256" in differing:
+        raise CheckpointError(
+            f"{spec.parent.path} is no longer the model that {run} was begun from (its sha256 differs);\n"
+            "give that model, or another --run"
+        )
     if differing:
         raise UsageError(
             f"{run} is a run with other settings ({', '.join(differing)}); give another --run or the same settings"
         )
+
+
+def _complete(resolved: dict) -> dict:
+    """The record of a spec with the fields that have been added since it was written."""
+    try:
+        return spec_module.to_dict(spec_module.from_dict(resolved))
+    except (UsageError, AttributeError):
+        return resolved  # of another version: whatever differs is named
 
 
 def _differences(a, b, prefix: str = "") -> list[str]:
@@ -93,6 +112,8 @@ def passport(spec: Spec, step: int, pack: Pack, prep: Preprocessing, accuracy: d
     numbers = {"size_px": prep.size_px, "stds": prep.stds.tolist()}
     numbers |= {"colour_stds": prep.colour_stds.tolist(), "colour_axes": prep.colour_axes.tolist()}
     resolved = spec_module.to_dict(spec)
+    if spec.parent:
+        del resolved["parent"]["path"]
     resolved["run"] = {name: value for name, value in resolved["run"].items() if name not in FREE_TO_CHANGE}
     return {
         "format": "alexnet 1",

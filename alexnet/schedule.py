@@ -22,6 +22,7 @@ class Clock:
     total_steps: int
 
     def reached(self, when: Duration) -> bool:
+        """Whether `when` lies behind."""
         return self.step >= when.steps(self.steps_per_epoch, self.total_steps)
 
     def progress(self, start: Duration) -> float:
@@ -43,7 +44,9 @@ def parse_step(text: str) -> tuple[Duration, str | None, float]:
 
 
 def rate_at(base: float, schedule: ScheduleSpec, clock: Clock, layer: str, drops: int = 0) -> float:
-    """The rate of `layer` at this step. `drops` counts the plateau rule's divisions so far."""
+    """The rate of `layer` at this step, `base` times what the schedule makes of it. `drops` counts the plateau rule's
+    divisions so far (paper, section 5). Raises UsageError for a step that cannot be read.
+    """
     kind, factor = schedule.kind, schedule.factor
     p = clock.progress(schedule.hold)
     if kind == "plateau":
@@ -81,7 +84,9 @@ def _warmup(schedule: ScheduleSpec, clock: Clock) -> float:
 
 @dataclass(frozen=True)
 class Plateau:
-    """The paper's rule: divide by 10 when the validation error stops improving, at most `count` times."""
+    """The paper's rule (section 5): divide when the validation error stops improving, at most `count` times. Errors are
+    fractions; `waited` evaluations have passed without a better one.
+    """
 
     best_error: float = math.inf
     waited: int = 0
@@ -96,19 +101,32 @@ class Plateau:
         return Plateau(self.best_error, 0, self.drops + 1)
 
 
+def by_layer(texts: tuple[str, ...], where: str, example: str) -> dict[str, float]:
+    """{layer: number} of LAYER:NUMBER texts. Raises UsageError naming the field `where` for anything else."""
+    try:
+        numbers = {layer: float(number) for layer, number in (text.split(":") for text in texts)}
+    except ValueError:
+        numbers = {"": math.nan}
+    if not all(0 <= number < math.inf for number in numbers.values()):
+        raise UsageError(f"{where}={','.join(texts)}: write LAYER:{example}")
+    return numbers
+
+
 def layer_rates(sgd: SgdSpec, layers: list[str], clock: Clock, drops: int = 0) -> dict[str, tuple[float, float]]:
     """{layer: (weight rate, bias rate)}; 0 freezes. A layer whose weights are frozen has its biases frozen too."""
-    rates = {}
+    rates, factors = {}, by_layer(sgd.rate_factors, "sgd.rate_factors", "FACTOR, e.g. fc8:10")
     for layer in layers:
-        weight = 0.0 if layer in sgd.frozen else rate_at(sgd.rate, sgd.schedule, clock, layer, drops)
-        bias = 0.0 if weight == 0 else rate_at(sgd.bias_rate, sgd.bias_schedule, clock, layer, drops)
+        factor = 0.0 if layer in sgd.frozen else factors.get(layer, 1.0)
+        weight = factor * rate_at(sgd.rate, sgd.schedule, clock, layer, drops)
+        bias = 0.0 if weight == 0 else factor * rate_at(sgd.bias_rate, sgd.bias_schedule, clock, layer, drops)
         rates[layer] = (weight, bias)
     return rates
 
 
 def check(sgd: SgdSpec, layers: list[str]) -> None:
     """Refuses schedule steps that cannot be read and names of layers that the net does not have."""
-    named = list(sgd.frozen) + [text.split(":")[0] for text in sgd.decays]
+    named = [*sgd.frozen, *by_layer(sgd.rate_factors, "sgd.rate_factors", "FACTOR, e.g. fc8:10")]
+    named += [text.split(":")[0] for text in sgd.decays]
     for schedule in (sgd.schedule, sgd.bias_schedule):
         named += [only for _, only, _ in map(parse_step, schedule.steps) if only]
     for name in named:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from alexnet.errors import UsageError
 from alexnet.kernels.update import update
 from alexnet.net import compute_in
+from alexnet.schedule import by_layer
 from alexnet.spec import SgdSpec
 
 Rates = dict[str, tuple[float, float]]  # {tensor: (rate of its gradient, rate of its decay)}
@@ -25,16 +25,17 @@ Rates = dict[str, tuple[float, float]]  # {tensor: (rate of its gradient, rate o
 
 @dataclass(frozen=True)
 class Rule:
-    """How one tensor is trained, its rates aside.
+    """How one tensor is trained, its rates aside: momentum and decay as in the paper's section 5.
 
     `matrix` is the name people know a layer's weights by, None for biases; `constrain` changes a weight in place after
-    each of its updates.
+    each of its updates; `trust` is LARS's coefficient, None without.
     """
 
     matrix: str | None
     momentum: float
     decay: float = 0.0
     constrain: Callable[[Tensor], None] | None = None
+    trust: float | None = None
 
 
 @dataclass
@@ -68,8 +69,10 @@ class Sgd:
             parameter.copy_(self.weights[name])
 
     @torch.no_grad()
-    def step(self, rates: Rates) -> None:
-        """One update of every tensor from its `.grad`; those of rate 0 stay as they are."""
+    def step(self, rates: Rates, go: Tensor | None = None) -> None:
+        """One update of every tensor from its `.grad` (paper, section 5); those of rate 0 stay as they are, and so do
+        all where `go`, a bool on the device, is False.
+        """
         for name, parameter in self.parameters.items():
             rate, decay_rate = rates[name]
             if rate <= 0 or parameter.grad is None:
@@ -77,11 +80,31 @@ class Sgd:
             rule, weight = self.rules[name], self.weights[name]
             decay = rule.decay * (decay_rate / rate)
             copy = None if weight.dtype == parameter.dtype else parameter.detach()
-            update(weight, self.velocities[name], parameter.grad, rule.momentum, rate, decay, copy)
+            gradient = parameter.grad
+            if rule.trust and weight.dim() > 1:
+                gradient, decay = trusted(weight, gradient, decay, rule.trust), 0.0
+            update(weight, self.velocities[name], gradient, rule.momentum, rate, decay, copy, go)
             if rule.constrain:
-                rule.constrain(weight)
-                if copy is not None:
-                    copy.copy_(weight)
+                _constrain(rule, weight, copy, go)
+
+
+def trusted(weight: Tensor, gradient: Tensor, decay: float, trust: float) -> Tensor:
+    """LARS (You, Gitman, Ginsburg 2017, algorithm 1): (g + decay w) * trust |w| / (|g| + decay |w|), float32; the rate
+    is the global one. Where either norm is 0 there is nothing to compare, and the factor is 1.
+    """
+    gradient = gradient.float()
+    w, g = torch.linalg.vector_norm(weight), torch.linalg.vector_norm(gradient)
+    factor = torch.where((w > 0) & (g > 0), trust * w / (g + decay * w), 1.0)
+    return torch.add(gradient, weight, alpha=decay).mul_(factor)
+
+
+def _constrain(rule: Rule, weight: Tensor, copy: Tensor | None, go: Tensor | None) -> None:
+    before = weight if go is None else weight.clone()
+    rule.constrain(weight)
+    if go is not None:
+        weight.copy_(torch.where(go, weight, before))
+    if copy is not None:
+        copy.copy_(weight)
 
 
 def layers_of(names: list[str]) -> list[str]:
@@ -96,7 +119,7 @@ def rules_of(names: list[str], spec: SgdSpec) -> dict[str, Rule]:
         layer, kind = name.rsplit(".", 1)
         bias = kind == "bias"
         decay = spec.bias_decay if bias else decays.get(layer, spec.weight_decay)
-        rules[name] = Rule(None if bias else layer, spec.momentum, decay)
+        rules[name] = Rule(None if bias else layer, spec.momentum, decay, trust=None if bias else spec.lars)
     return rules
 
 
@@ -108,7 +131,4 @@ def rates_of(names: list[str], layer_rates: dict[str, tuple[float, float]]) -> R
 
 def layer_decays(spec: SgdSpec) -> dict[str, float]:
     """{layer: decay} of `SgdSpec.decays`. Raises UsageError for an entry that is not LAYER:DECAY."""
-    try:
-        return {layer: float(decay) for layer, decay in (text.split(":") for text in spec.decays)}
-    except ValueError:
-        raise UsageError(f"sgd.decays={','.join(spec.decays)}: write LAYER:DECAY, e.g. fc6:0.03") from None
+    return by_layer(spec.decays, "sgd.decays", "DECAY, e.g. fc6:0.03")

@@ -84,9 +84,11 @@ class RnormSpec:
 
 @dataclass(frozen=True)
 class PoolSpec:
+    """Every pooling layer of a net; 3 and 2 overlap (paper, section 3.4)."""
+
     size_px: int = 3
     stride: int = 2
-    ceil: bool = False
+    ceil: bool = False  # windows over the border are kept
 
     def __post_init__(self):
         _require(self, size_px=self.size_px >= 1, stride=self.stride >= 1)
@@ -102,8 +104,8 @@ class ConvSpec:
     padding_px: int = 0
     overhang_px: int = 0  # extra zeros at the right and bottom only
     then: tuple[str, ...] = ("act",)
-    sigma: float = 0.01
-    bias: float = 0.0
+    sigma: float = 0.01  # of the initial weights
+    bias: float = 0.0  # at the start
     local: bool = False  # own filters at every position
 
     def __post_init__(self):
@@ -194,7 +196,7 @@ class DataSpec:
     draw_group: int = 32  # consecutive pictures that share one crop offset and mirror: 32 in 2012, 1 since
     crop: bool = True
     mirror: bool = True
-    mean: Literal["image", "channel", "none"] = "image"
+    mean: Literal["image", "channel", "none"] = "image"  # what is subtracted
     divide_by_std: bool = False
     relight: Literal["none", "as_run", "as_published"] = "as_run"
     relight_strength: float = 0.1
@@ -225,7 +227,7 @@ class ScheduleSpec:
 class SgdSpec:
     """The 2012 update: v <- momentum v - decay rate w - rate g; w <- w + v (paper, section 5)."""
 
-    rate: float = 0.01
+    rate: float = 0.01  # of weights
     bias_rate: float = 0.02
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -233,26 +235,32 @@ class SgdSpec:
     bias_decay: float = 0.0
     schedule: ScheduleSpec = ScheduleSpec()
     bias_schedule: ScheduleSpec = ScheduleSpec()
-    frozen: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()  # layers that are not trained
+    rate_factors: tuple[str, ...] = ()  # LAYER:FACTOR where both rates of a layer are times that, e.g. fc8:10
     label_smoothing: float = 0.0
+    lars: float | None = None  # trust coefficient of layer-wise rates for large batches, e.g. 0.001; see sgd.trusted
 
     def __post_init__(self):
+        _require(self, lars=self.lars is None or self.lars >= 0)
         _require(self, rate=self.rate >= 0, bias_rate=self.bias_rate >= 0, momentum=0 <= self.momentum < 1)
         _require(self, label_smoothing=0 <= self.label_smoothing < 1)
 
 
 @dataclass(frozen=True)
 class RunSpec:
+    """How long, with which seed, where, and what happens how often."""
+
     length: Duration = Duration(90, "ep")
     batch: int = 128
-    seed: int = 0
+    seed: int = 0  # of weights, order, crops, light and dropout
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     parallel: Literal["none", "data", "towers", "hybrid"] = "none"  # what the processes of torchrun share
+    deterministic: bool = False  # on a GPU: the same bits every time, more slowly
     workers: int = 2  # threads that decode and cut pictures; 0: in the training thread
     evaluate_every: Duration = Duration(1, "ep")
     checkpoint_every: Duration = Duration(1, "ep")
-    checkpoint_minutes: float = 5.0
+    checkpoint_minutes: float = 5.0  # ... and after so many minutes
     keep: int = 2  # checkpoints kept
     log_every: Duration = Duration(10, "st")
 
@@ -261,14 +269,29 @@ class RunSpec:
 
 
 @dataclass(frozen=True)
+class ParentSpec:
+    """The model that a run begins with, for fine-tuning: what it is called, its file, and that file's sha256.
+
+    `path` is only where the file lay: it may move, and a finished model does not tell it.
+    """
+
+    name: str
+    sha256: str
+    path: str = ""
+
+
+@dataclass(frozen=True)
 class Spec:
-    """A whole run. `sgd` is None where the net is one of layer files: their parameter file says how it is trained."""
+    """A whole run. `sgd` is None where the net is one of layer files: their parameter file says how it is trained.
+    `parent` is the model whose weights and preprocessing a run begins with; None: from scratch.
+    """
 
     preset: str
     net: NetSpec | FileNetSpec
     data: DataSpec = DataSpec()
     sgd: SgdSpec | None = SgdSpec()
     run: RunSpec = RunSpec()
+    parent: ParentSpec | None = None
 
     def __post_init__(self):
         if isinstance(self.net, FileNetSpec) and self.sgd is not None:

@@ -1,6 +1,6 @@
 """Training: a run folder, a straight loop, and a model file at the end.
 
-    batch -> net -> loss -> backward -> sgd.step(rates) -> what is due: log, evaluate, save
+    batch -> step.advance -> what is due: look, log, evaluate, save
 
 Everything random is a pure function of (seed, step) or (seed, epoch, index), so a run that is stopped and started again
 ends with the same bytes: a checkpoint is weights, velocities and a handful of numbers.
@@ -12,17 +12,17 @@ import math
 import signal
 import threading
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from alexnet import checkpoint, machine, parallel, recipe, runs, startup
-from alexnet.data import loader
+from alexnet import checkpoint, finetune, machine, parallel, recipe, runs, startup, tables
+from alexnet.data import loader, resident
 from alexnet.data.augment import Preprocessing
 from alexnet.data.packfile import Pack
-from alexnet.errors import AlexnetError, UsageError
+from alexnet.errors import UsageError
 from alexnet.evaluate import Machine, Member, evaluate
 from alexnet.log import Meter, Metrics, duration, progress_line, say
 from alexnet.net import compute_in
@@ -32,10 +32,9 @@ from alexnet.report import answers, pages
 from alexnet.schedule import Clock, Plateau
 from alexnet.sgd import Sgd
 from alexnet.spec import Duration, Spec
+from alexnet.step import NonFinite, State, Window, advance, settle, step  # noqa: F401 - part of how a run is driven
 
-
-class NonFinite(AlexnetError):
-    """The loss is nan or inf; the weights are still those of the step before."""
+FEW_CLASSES = 10  # up to so many, errors are told by class
 
 
 class Stopped(Exception):
@@ -43,35 +42,6 @@ class Stopped(Exception):
 
     def __init__(self, code: int):
         self.code = code
-
-
-@dataclass
-class Window:
-    """Sums since the last logged step, kept in checkpoints so that a resumed run logs what an undisturbed one would."""
-
-    loss_sum: float = 0.0
-    wrong: int = 0
-    images: int = 0
-
-
-@dataclass
-class State:
-    """A run in motion."""
-
-    spec: Spec
-    net: Net
-    sgd: Sgd
-    clock: Clock
-    precision: str
-    team: Team = field(default_factory=Team)
-    plateau: Plateau = field(default_factory=Plateau)
-    window: Window = field(default_factory=Window)
-    train_loss: float = math.nan
-    result: dict | None = None  # of the latest evaluation, with its step
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The whole net's state dict with its weights in float32; where there are several processes, all must ask."""
-        return self.team.whole(self.net.state_dict() | self.sgd.weights)
 
 
 def resume(state: State, run: Path) -> int:
@@ -111,7 +81,8 @@ def resume(state: State, run: Path) -> int:
 
 
 def save(state: State, run: Path, metrics: Metrics) -> None:
-    """A checkpoint from which `resume` continues bit for bit."""
+    """A checkpoint from which `resume` continues bit for bit. Raises NonFinite, before anything is written."""
+    settle(state)
     tensors = {f"net.{name}": t for name, t in state.tensors().items()}
     tensors |= {f"velocity.{name}": t for name, t in state.team.whole(state.sgd.velocities).items()}
     if not state.team.leads:
@@ -120,38 +91,6 @@ def save(state: State, run: Path, metrics: Metrics) -> None:
     record |= {"threads": torch.get_num_threads(), "torch": torch.__version__, "train_loss": state.train_loss}
     record |= {"precision": state.precision, "result": state.result, "processes": state.team.world}
     checkpoint.save(run / "checkpoints", state.clock.step, tensors, record, state.spec.run.keep)
-
-
-def step(state: State, images_nchw: Tensor, labels: Tensor) -> tuple[float, int]:
-    """One update; (mean loss, wrong answers) of the batch. Raises NonFinite before the weights are touched.
-
-    Of several processes each is given its own pictures; the answer is that of the whole batch.
-    """
-    team, labels = state.team, state.team.begin(labels)
-    torch.manual_seed(mix(state.spec.run.seed, state.clock.step))  # dropout's masks
-    for parameter in state.sgd.parameters.values():
-        parameter.grad = None
-    loss, logits = recipe.loss_and_logits(state.spec, state.net, images_nchw, labels)
-    value, wrong = team.total(loss, (logits.argmax(1) != labels).sum())
-    if not math.isfinite(value):
-        raise NonFinite(_non_finite(state, value))
-    loss.backward(loss.new_tensor(recipe.gradient_share(state.spec, team.images) * team.share))
-    team.gradients()
-    state.sgd.step(recipe.rates_at(state.spec, state.net, state.clock, state.plateau.drops))
-    state.clock = replace(state.clock, step=state.clock.step + 1)
-    return value, wrong
-
-
-def mix(seed: int, number: int) -> int:
-    """One 63-bit seed from two numbers."""
-    return (seed * 0x9E3779B97F4A7C15 + number * 0xBF58476D1CE4E5B9 + 1) % 2**63
-
-
-def _non_finite(state: State, value: float) -> str:
-    return (
-        f"the loss is {value} at step {state.clock.step + 1:,}; the weights are still those of the step before.\n"
-        f"Lower the rate ({recipe.slower(state.spec)}) and start a new run, or go on from a checkpoint"
-    )
 
 
 @contextmanager
@@ -180,7 +119,8 @@ def train(spec: Spec, pack: Pack, run: Path, stop_at: int | None = None) -> dict
     """
     team = parallel.join(spec.run)
     run.mkdir(parents=True, exist_ok=True)
-    with parallel.together(team), checkpoint.locked(run) if team.leads else nullcontext(), stopping() as asked:
+    lock = checkpoint.locked(run) if team.leads else nullcontext()
+    with parallel.together(team), machine.naming_operations(), lock, stopping() as asked:
         if team.leads:
             runs.open_run(run, spec, pack)
         team.agree(0)  # nobody looks into the folder before the leader has
@@ -205,7 +145,9 @@ def prepare(spec: Spec, pack: Pack, team: Team | None = None) -> tuple[State, Ma
     machine.keep_freed_memory()
     device, why_device = machine.device(spec.run.device)
     precision, why_precision = machine.precision(spec.run.precision, device)
-    say(f"computing on {device} ({why_device}) in {precision} ({why_precision}), {torch.get_num_threads()} threads")
+    rest = machine.arithmetic(device, precision, spec.run.deterministic)
+    chosen = f"computing on {device} ({why_device}) in {precision} ({why_precision})"
+    say(f"{chosen}, {torch.get_num_threads()} threads{rest}")
     count = len(pack.splits["train"])
     per_epoch = math.ceil(count / spec.run.batch)
     total = spec.run.length.steps(per_epoch, 0) if spec.run.length.unit != "%" else 0
@@ -213,33 +155,36 @@ def prepare(spec: Spec, pack: Pack, team: Team | None = None) -> tuple[State, Ma
         raise UsageError(f"run.length={spec.run.length}: give at least one step, e.g. --epochs 90 or --steps 2000")
     net = recipe.build(spec.net, spec.run.seed)
     recipe.begin(spec, net)
+    prep = finetune.begin(spec, net, pack) if spec.parent else runs.preprocessing(spec, pack)
     parallel.split(net, team)
     net = net.to(device, memory_format=torch.channels_last).train()
     place = Machine(device, precision, spec.run.workers, spec.run.batch)
     sgd = Sgd.of(net, recipe.rules(spec, net), place.dtype)
+    if team.cuts and spec.sgd.lars:
+        raise UsageError(f"sgd.lars needs whole weights: --parallel data, not {team.mode}, or leave it out")
+    finetune.hold(net, spec.sgd.frozen if spec.sgd else ())
     team.watch(net)
     say(f"{team.weights:,} parameters; {count:,} pictures, {total:,} steps of {spec.run.batch}")
-    return State(spec, net, sgd, Clock(0, per_epoch, total), precision, team), place
+    return State(spec, net, sgd, Clock(0, per_epoch, total), precision, prep, team), place
 
 
 def _loop(
     state: State, pack: Pack, run: Path, place: Machine, metrics: Metrics, asked: dict, stop_at: int | None
 ) -> None:
-    spec, prep, split, team = state.spec, runs.preprocessing(state.spec, pack), pack.splits["train"], state.team
+    spec, prep, split, team = state.spec, state.prep, pack.splits["train"], state.team
     jobs = map(team.own_job, loader.training_jobs(spec, prep, len(split), state.clock))
+    often = (spec.run.log_every, spec.run.evaluate_every, spec.run.checkpoint_every)
+    state.open_window(state.window)
     meter = Meter()
-    for batch in loader.batches(split, prep, jobs, spec.run.batch, spec.run.workers):
+    for batch in resident.batches(split, prep, jobs, spec.run.batch, spec.run.workers, place.device, place.dtype):
         meter.got_batch()
-        images, labels = batch.images_nchw.to(place.device, place.dtype), batch.labels.to(place.device)
-        loss, wrong = step(state, images, labels)
-        count = team.images
+        advance(state, batch.images_nchw, batch.labels)
         team.tell(state.net)
-        state.window = Window(
-            state.window.loss_sum + loss * count, state.window.wrong + wrong, state.window.images + count
-        )
-        meter.did_step(count)
+        if startup.due(state.clock.step) or any(due(every, state.clock) for every in often):
+            settle(state)  # while the meter counts it as work
+        meter.did_step(team.images)
         if startup.due(state.clock.step) and team.looks(startup.PICTURES):
-            _look(state, images, loss, metrics)
+            _look(state, batch.images_nchw, metrics)
         if due(spec.run.log_every, state.clock):
             _log(state, metrics, meter)
             if team.leads:
@@ -262,8 +207,8 @@ def due(every: Duration, clock: Clock) -> bool:
     return clock.step % interval == 0 or clock.step == clock.total_steps
 
 
-def _look(state: State, images: Tensor, loss: float, metrics: Metrics) -> None:
-    seen = startup.look(state.net, state.sgd, images, loss, state.clock.step)
+def _look(state: State, images: Tensor, metrics: Metrics) -> None:
+    seen = startup.look(state.net, state.sgd, images, state.loss, state.clock.step)
     if text := startup.message(seen):
         say(text)
     worst = {"dead_share": seen.dead_share, "update_ratio": seen.update_ratio, "advice": startup.advice(seen)}
@@ -281,7 +226,7 @@ def _log(state: State, metrics: Metrics, meter: Meter) -> None:
     metrics.write(**record)
     left_s = (clock.total_steps - clock.step) * state.spec.run.batch * meter.total_s / meter.total_images
     say(progress_line(record, left_s))
-    state.window = Window()
+    state.open_window(Window())
 
 
 def _evaluate(state: State, pack: Pack, prep: Preprocessing, place: Machine, metrics: Metrics) -> None:
@@ -291,21 +236,21 @@ def _evaluate(state: State, pack: Pack, prep: Preprocessing, place: Machine, met
     state.net.train()
     if state.spec.sgd:
         state.plateau = state.plateau.after(result["top1_error"], state.spec.sgd.schedule)
-    del result["classes"]
+    if len(result["classes"]) > FEW_CLASSES:
+        del result["classes"]
     state.result = {"step": state.clock.step, **result}
     epoch = state.clock.step / state.clock.steps_per_epoch
     metrics.write(epoch=epoch, drops=state.plateau.drops, **state.result)
-    top1, top5 = 100 * result["top1_error"], 100 * result["top5_error"]
-    say(f"epoch {epoch:.2f}: validation error {top1:.2f} % (top-5 {top5:.2f} %), one view")
+    say(f"epoch {epoch:.2f}: {tables.validation(result)}, one view")
 
 
 def finish(state: State, pack: Pack, run: Path, place: Machine, metrics: Metrics) -> dict:
     """The last evaluation, model.safetensors, and the record a run ends with."""
-    prep, step = runs.preprocessing(state.spec, pack), state.clock.step
-    summary = {"step": step, "epoch": step / state.clock.steps_per_epoch, "train_loss": state.train_loss}
+    prep, last = state.prep, state.clock.step
+    summary = {"step": last, "epoch": last / state.clock.steps_per_epoch, "train_loss": state.train_loss}
     accuracy = None
     if len(pack.splits["val"]):
-        if state.result is None or state.result["step"] != step:  # stopped between the last step and here
+        if state.result is None or state.result["step"] != last:  # stopped between the last step and here
             _evaluate(state, pack, prep, place, metrics)
         accuracy = {k: state.result[k] for k in ("top1_error", "top5_error", "images", "views")}
         accuracy |= {"fingerprint": pack.fingerprint, "precision": place.precision}
@@ -313,10 +258,12 @@ def finish(state: State, pack: Pack, run: Path, place: Machine, metrics: Metrics
     if not state.team.leads:
         return summary
     summary |= {k: accuracy[k] if accuracy else None for k in ("top1_error", "top5_error")} | runs.speed(run)
+    if accuracy and "classes" in state.result:
+        summary["classes"] = state.result["classes"]
     metrics.write(summary=summary)
     net = _whole_net(state, tensors, place)
     _report(state, net, pack, prep, place, run)  # before the model: with that a run is finished, and not gone on with
-    passport = runs.passport(state.spec, step, pack, prep, accuracy)
+    passport = runs.passport(state.spec, last, pack, prep, accuracy)
     checkpoint.save_model(run / "model.safetensors", runs.model_tensors(tensors, prep), passport)
     say(f"done in {duration(summary['time_s'])}: {run / 'model.safetensors'}")
     return summary

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from alexnet import checkpoint, evaluate, submission
 from alexnet.data.pack import Pack, ensure_pack, is_pack, open_pack, verify_pack
+from alexnet.data.remote import is_uri, open_remote
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.evaluate import Member
 from alexnet.log import say
@@ -76,7 +77,9 @@ def data_of(run: Path, predictor: Predictor, data: str | None, progress) -> Pack
     record = run / "run.json"
     if not record.exists():
         raise UsageError(f"{run} does not say which data it was trained on; name it after the run, as DATA")
-    pack = open_pack(json.loads(record.read_text())["data"]["path"])
+    known = json.loads(record.read_text())["data"]
+    gone = "uri" in known and not is_pack(known["path"])  # from the cache, or on another machine
+    pack = ensure_pack(known["uri"], say=say) if gone else open_pack(known["path"])
     if pack.fingerprint != predictor.passport["trained"]["fingerprint"]:
         raise DataError(f"{pack.path} is no longer the data {run} was trained on; name the data to use")
     return pack
@@ -94,8 +97,18 @@ def check_fit(predictor: Predictor, pack: Pack) -> None:
         raise DataError(f"{predictor.path} was trained on {size_px}-pixel squares, {pack.path} holds {pack.size_px}")
 
 
-def verify(path: Path, data: str | None, progress) -> dict:
-    """What a pack, a run or a model file is, once it has been found intact. Raises DataError or CheckpointError."""
+def verify(path: str | Path, data: str | None, progress) -> dict:
+    """What a pack, a run or a model file is, once it has been found intact. Raises DataError or CheckpointError.
+
+    A pack in a store is fetched anew, whatever the cache holds.
+    """
+    if is_uri(path):
+        return {
+            "path": path,
+            "kind": "pack",
+            **verify_pack(open_remote(path, say, anew=True).path, progress("verifying")),
+        }
+    path = Path(path)
     if is_pack(path):
         return {"path": str(path), "kind": "pack", **verify_pack(path, progress("verifying"))}
     if not path.exists():

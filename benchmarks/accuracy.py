@@ -2,7 +2,7 @@
 
     python benchmarks/accuracy.py RUN --data "Imagenette, 224 px" [--commit HASH] [--pack PACK]
 
-The row carries the command that repeats the run: the preset and every field of the spec that differs from it.
+The row carries the command that repeats the run: the preset or layer files, and every field of the spec that differs.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from alexnet import spec as spec_module
 from alexnet import verify
+from alexnet.layerfile import start
 from alexnet.log import read_metrics
 
 RESULTS = Path(__file__).parent.parent / "results" / "accuracy.jsonl"
@@ -22,11 +23,24 @@ RESULTS = Path(__file__).parent.parent / "results" / "accuracy.jsonl"
 def command(record: dict) -> str:
     """The `alexnet train` command whose spec is that of run.json."""
     spec = record["spec"]
-    preset = spec_module.to_dict(spec_module.preset(spec["preset"], classes=spec["net"]["classes"]))
-    settings = [f"--set {name}={text}" for name, text in _changes(preset, spec) if name != "run.length"]
+    begun, net = _of_files(spec["net"]) if "layers" in spec["net"] else _of_preset(spec)
+    settings = [f"--set {name}={text}" for name, text in _changes(begun, spec) if name != "run.length"]
     length = spec["run"]["length"]
     often = f"--epochs {length[:-2]}" if length.endswith("ep") else f"--steps {length[:-2]}"
-    return shlex.join(shlex.split(" ".join(["alexnet train DATA --preset", spec["preset"], often, *settings])))
+    return shlex.join(shlex.split(" ".join(["alexnet train DATA", net, often, *settings])))
+
+
+def _of_preset(spec: dict) -> tuple[dict, str]:
+    begun = spec_module.preset(spec["preset"], classes=spec["net"]["classes"])
+    return spec_module.to_dict(begun), f"--preset {spec['preset']}"
+
+
+def _of_files(net: dict) -> tuple[dict, str]:
+    """What two layer files give on squares with the usual border."""
+    layers, params = (spec_module.LayerFile(**net[key]) for key in ("layers", "params"))
+    size_px = net["crop_px"] + (8 if net["crop_px"] < 96 else 32)
+    begun = start.spec_of(layers, params, size_px, net["classes"])
+    return spec_module.to_dict(begun), f"--layers {layers.name} --params {params.name}"
 
 
 def _changes(before, after, name: str = ""):

@@ -39,7 +39,7 @@ def run(tiny_pack, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cli") / "run"
     record = json.loads(alexnet("train", tiny_pack.path, "--run", folder, "--epochs", 2, *TINY, "--json").stdout)
     keys = {"step", "epoch", "train_loss", "top1_error", "top5_error", "images_per_s", "time_s", "run"}
-    assert record.keys() == keys
+    assert record.keys() == keys | {"classes"}  # few classes are told one by one
     return folder
 
 

@@ -73,13 +73,14 @@ def test_a_resident_split_gives_the_batches_of_the_loader(backend, tiny_pack):
     assert count == 4
 
 
-def test_on_the_cpu_batches_come_from_the_loader_in_the_nets_type(tiny_pack):
+def test_on_the_cpu_batches_come_from_the_loader_in_the_nets_type(tiny_pack, capsys):
     split, run = tiny_pack.splits["train"], spec()
     prep, cpu = runs.preprocessing(run, tiny_pack), torch.device("cpu")
     jobs = loader.training_jobs(run, prep, len(split), Clock(0, 4, 2))
     made = list(resident.batches(split, prep, jobs, 20, 1, cpu, torch.bfloat16))
     assert [batch.images_nchw.dtype for batch in made] == [torch.bfloat16] * 2
     assert made[0].images_nchw.shape == (20, 3, 12, 12)
+    assert capsys.readouterr().err == ""  # there was nothing to choose
 
 
 def test_what_fits_is_said(tiny_pack):

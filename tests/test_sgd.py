@@ -76,6 +76,39 @@ def test_three_steps_are_the_formula():
         np.testing.assert_allclose(parameter.detach().numpy(), w[name], rtol=1e-13)
 
 
+@pytest.mark.parametrize("zero", ["", "weight", "gradient"])
+def test_lars_is_the_formula_of_its_paper(zero):
+    """You, Gitman, Ginsburg 2017: rate of each weight matrix times trust |w| / (|g| + decay |w|); biases as ever. A
+    norm of 0 leaves the rate alone, so that weights that begin at 0 begin to learn.
+    """
+    net, trust, decay, rate = make_net(), 0.02, 0.1, 0.3
+    sgd = sgd_of(net, SgdSpec(lars=trust, weight_decay=decay))
+    if zero == "weight":
+        sgd.weights["fc6.weight"].zero_()
+    w = {name: p.detach().numpy().copy() for name, p in net.named_parameters()}
+    v = {name: np.zeros_like(value) for name, value in w.items()}
+    for step in range(3):
+        for name, gradient in gradients_of(net, step).items():
+            gradient = gradient * (zero != "gradient" or step > 0)
+            net.get_parameter(name).grad = gradient
+            g, of, matrix = gradient.numpy(), np.linalg.norm, name.endswith("weight")
+            own = decay if matrix else 0.0
+            known = matrix and of(w[name]) > 0 and of(g) > 0
+            local = trust * of(w[name]) / (of(g) + own * of(w[name])) if known else 1.0
+            v[name] = 0.9 * v[name] - rate * local * (g + own * w[name])
+            w[name] = w[name] + v[name]
+        sgd.step(rates_for(sgd, dict.fromkeys(("fc6", "fc8"), (rate, rate))))
+    for name, parameter in net.named_parameters():
+        np.testing.assert_allclose(parameter.detach().numpy(), w[name], rtol=1e-5, atol=1e-7)
+
+
+def test_lars_is_off_unless_asked_for():
+    plain, off = make_net(), make_net()
+    run(plain, SgdSpec(), [(0.01, 0.02)] * 2)
+    run(off, SgdSpec(lars=0.0), [(0.01, 0.02)] * 2)
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), off.parameters(), strict=True))
+
+
 def by_torch(rates: list[float]) -> nn.Module:
     net = make_net()
     optimizer = torch.optim.SGD(net.parameters(), lr=rates[0], momentum=0.9, weight_decay=5e-4)

@@ -10,12 +10,12 @@ from alexnet.kernels import update as door
 pytestmark = needs_triton
 
 
-def update(w, v, g, *numbers, copy=None):
+def update(w, v, g, *numbers, copy=None, go=None):
     """The kernel itself: on a CPU the door would take the compiled loop."""
     from alexnet.kernels import update_triton
 
     there = [None if t is None else t.to(DEVICE) for t in (w, v, g, copy)]
-    update_triton.update(*there, *numbers)
+    update_triton.update(*there, *numbers, go=None if go is None else go.to(DEVICE))
     for t, changed in zip((w, v, g, copy), there, strict=True):
         if t is not None:
             t.copy_(changed)
@@ -49,6 +49,19 @@ def test_nan_is_kept_in_the_copy():
     copy = torch.zeros(5, dtype=torch.bfloat16)
     update(w, v, g, 0.9, 0.01, 0.0, copy=copy)
     assert torch.isnan(copy).tolist() == [False, False, True, False, False]
+
+
+@pytest.mark.parametrize("go", [True, False])
+@pytest.mark.parametrize("way", [update, door.update, door.reference])
+def test_an_update_that_is_called_off_on_the_device_changes_nothing(way, go):
+    plain, guarded = ([*tensors((2051,), torch.float32), torch.zeros(2051, dtype=torch.bfloat16)] for _ in range(2))
+    way(*plain[:3], 0.9, 0.01, 5e-4, copy=plain[3])
+    before = [t.clone() for t in guarded]
+    if not go:
+        guarded[2][7] = torch.nan
+    way(*guarded[:3], 0.9, 0.01, 5e-4, copy=guarded[3], go=torch.tensor(go))
+    for place in (0, 1, 3):
+        assert torch.equal(guarded[place], (plain if go else before)[place])
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="no CUDA device is there")

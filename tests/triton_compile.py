@@ -31,7 +31,8 @@ for number in ("*bf16", "*fp32"):
         compile_for_hopper(lrn_triton._forward, {"x": number, "y": number}, constants)
         compile_for_hopper(lrn_triton._weigh, {"x": number, "g": number, "t": "*fp32"}, constants)
         compile_for_hopper(lrn_triton._backward, {"x": number, "g": number, "t": "*fp32", "dx": number}, back)
-    pointers = {"w": "*fp32", "v": "*fp32", "gradient": number, "copy": "*bf16"}
-    compile_for_hopper(update_triton._update, pointers, {"COPY": True, "BLOCK": BLOCK})
+    pointers = {"w": "*fp32", "v": "*fp32", "gradient": number, "copy": "*bf16", "go": "*u8"}
+    for guard in (False, True):
+        compile_for_hopper(update_triton._update, pointers, {"COPY": True, "GUARD": guard, "BLOCK": BLOCK})
     pointers = {"squares": "*u8", "drawn": "*i32", "mean": "*fp32", "scales": "*fp32", "out": number}
     compile_for_hopper(crop_triton._cut, pointers, {"SIZE": 256, "CROP": 224, "BLOCK": BLOCK})

@@ -48,5 +48,5 @@ def evaluate(
     emit(
         {**record, **({"classes": classes} if per_class else {})},
         json,
-        tables.errors(result, classes if per_class else []),
+        tables.errors(result, classes, per_class),
     )

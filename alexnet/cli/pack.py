@@ -8,13 +8,14 @@ from typing import Literal
 from tyro.conf import Positional
 
 from alexnet.cli.app import VERBS, Json, emit, progress
+from alexnet.errors import UsageError
 from alexnet.log import say
 
 
 @VERBS.command
 def pack(
     src: Positional[str],
-    out: Positional[Path],
+    out: Positional[str],
     /,
     size: int | None = None,
     val_fraction: float | None = None,
@@ -40,8 +41,11 @@ def pack(
             unless this is 0.
     """
     from alexnet.data import pack as packs
+    from alexnet.data.remote import is_uri
     from alexnet.data.sources import open_source
 
+    if is_uri(out):
+        raise UsageError(f"{out}: packs are made on a disk; give a folder, then copy it there (aws s3 cp --recursive)")
     listing = packs.listing_of(src) if src == "shapes" or Path(src).exists() else None
     source = open_source(src, val_fraction, seed, class_order)
     wanted = {"size_px": size, "encoding": encoding, "seed": seed, "allow_rejects": allow_rejects}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -16,6 +18,7 @@ from alexnet.log import say
 
 if TYPE_CHECKING:
     from alexnet.data.packfile import Pack
+    from alexnet.finetune import Parent
     from alexnet.spec import LayerFile, Spec
 
 
@@ -33,12 +36,18 @@ def train(
     steps: int | None = None,
     batch: int | None = None,
     seed: int | None = None,
+    seeds: str | None = None,
+    together: int = 1,
+    compare_layer: str | None = None,
     device: str | None = None,
     precision: Literal["auto", "fp32", "bf16"] | None = None,
+    deterministic: bool = False,
     parallel: Literal["data", "towers", "hybrid"] | None = None,
     color_noise: float | None = None,
     crop_border: int | None = None,
     init_from: Path | None = None,
+    from_: Annotated[Path | None, arg(name="from")] = None,
+    freeze: str | None = None,
     settings: Settings = (),
     json: Json = False,
 ) -> None:
@@ -57,15 +66,23 @@ def train(
         steps: updates, instead of epochs.
         batch: pictures per update (128).
         seed: of the initial weights, the order of pictures, crops, light and dropout.
+        seeds: several trainings as one job: 0-9 or 0,3,5; each in RUN/seed-000 ..., and RUN/summary.json of them all.
+        together: with --seeds, how many are trained at once, sharing out the threads and GPUs.
+        compare_layer: with --seeds, the layer whose features tell how alike the nets are (RSA); the last hidden one.
         device: auto, cpu, cuda or cuda:N.
         precision: bf16 where the machine has it in hardware, else fp32.
+        deterministic: on a GPU, the same bits every time, more slowly; on a CPU they are so anyway.
         parallel: what several processes share (torchrun --nproc-per-node N -m -- alexnet train ...): data, the
             batch; towers, the paper's scheme, one tower each; hybrid, the batch in convolutions, units in dense layers.
         color_noise: with --layers, strength of the change of light; 0.1 on squares from 128 pixels, else 0.
         crop_border: with --layers, what crops leave out of a square on each side; 16 from 128 pixels, else 4.
         init_from: with --layers, a run or model file for the layers whose initWFunc asks for another net's weights.
+        from_: fine-tuning: a run, a model file, or weights of torchvision (.pth, .safetensors) or Caffe to begin with.
+            The net and its preprocessing are that model's, the output layer is new.
+        freeze: with --from, layers that keep their weights: conv1-conv5, or conv1,conv2,fc6.
         settings: any field of the spec, e.g. --set net.lrn.k=1 --set sgd.rate=0.005 --set run.checkpoint_every=50st.
     """
+    from alexnet import finetune
     from alexnet import spec as spec_module
     from alexnet import train as training
     from alexnet.data.pack import ensure_pack
@@ -75,31 +92,64 @@ def train(
     files = _files(layers, params, history, as_)
     if files and preset is not None:
         raise UsageError("--preset and layer files are two nets; give one of them")
+    parent = _parent(from_, freeze, preset, bool(files), tool)
     begin = _of_files(files, tool) if files else _of_preset(preset or "as_run", tool)
+    if parent:
+        begin = partial(finetune.spec_of, parent, freeze=freeze or "", batch=batch)
     if epochs is not None and steps is not None:
         raise UsageError("give --epochs or --steps, not both")
     length = f"{epochs}ep" if epochs is not None else f"{steps}st" if steps is not None else None
     given = {"run.length": length, "run.batch": batch, "run.seed": seed, "run.device": device}
-    machine = {"run.precision": precision, "run.parallel": parallel}
+    machine = {"run.precision": precision, "run.parallel": parallel, "run.deterministic": deterministic or None}
     options = [f"{name}={value}" for name, value in {**given, **machine}.items() if value is not None]
+    numbers = _seeds(seeds, together, compare_layer, any(o.startswith("run.seed=") for o in [*options, *settings]))
     spec = spec_module.change(begin(None), [*options, *settings])  # what is wrong is told before packing
+    if parent:
+        finetune.check(spec, parent)
     small = data in (None, "shapes") and spec.net.crop_px <= 32
-    size_px, team = 32 if small else None, join(spec.run)
+    size_px, team = parent.prep.size_px if parent else 32 if small else None, join(spec.run)
     opened = team.in_turn(lambda: ensure_pack(data, size_px=size_px, progress=progress("packing"), say=say))
     spec = spec_module.change(begin(opened), [*options, *settings])
     if spec.net.classes != len(opened.classes):
         raise UsageError(
             f"net.classes={spec.net.classes}, but the data has {len(opened.classes)} classes; leave it out"
         )
-    run = run or Path("runs") / (as_ or spec.preset)
-    if files:
-        _tell(spec)
+    run = run or Path("runs") / (f"{Path(parent.named.name).stem}-finetuned" if parent else as_ or spec.preset)
+    _tell(spec, opened, parent)
     try:
+        if numbers:
+            return _train_seeds(spec, opened, run, numbers, together, compare_layer, json)
         record = training.train(spec, opened, run)
     except training.Stopped as stopped:
         sys.exit(stopped.code)
     if team.leads:
         emit({"run": str(run), **record}, json, tables.training(run, record))
+
+
+def _seeds(seeds: str | None, together: int, layer: str | None, has_seed: bool) -> list[int] | None:
+    """The seeds of a job, or None for a single run. Raises UsageError for options that contradict each other."""
+    from alexnet.seeds import parse
+
+    if seeds is None:
+        if together != 1 or layer is not None:
+            raise UsageError("--together and --compare-layer go with --seeds, such as --seeds 0-9")
+        return None
+    if has_seed:
+        raise UsageError("--seeds and --seed: give one of them")
+    if together < 1:
+        raise UsageError(f"--together {together}: one or more at once")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UsageError("--seeds under torchrun: its processes share one run; give --together instead of torchrun")
+    return parse(seeds)
+
+
+def _train_seeds(
+    spec: Spec, pack: Pack, run: Path, numbers: list[int], together: int, layer: str | None, json: bool
+) -> None:
+    from alexnet.seeds import train_all
+
+    record = train_all(spec, pack, run, numbers, together=together, layer=layer)
+    emit(record, json, tables.seeds(record))
 
 
 def _of_preset(name: str, tool: dict) -> Callable[[Pack | None], Spec]:
@@ -146,8 +196,32 @@ def _of_files(files: tuple[LayerFile, LayerFile], tool: dict) -> Callable[[Pack 
     return lambda pack: start.spec_of(*files, *((pack.size_px, len(pack.classes)) if pack else ()), **options)
 
 
-def _tell(spec: Spec) -> None:
+def _parent(source: Path | None, freeze: str | None, preset: str | None, files: bool, tool: dict) -> Parent | None:
+    """The model to fine-tune, where one is given. Raises UsageError for options that contradict it."""
+    from alexnet import finetune
+
+    if source is None:
+        if freeze is not None:
+            raise UsageError("--freeze goes with --from; a net that begins untrained needs --set sgd.frozen=conv1")
+        return None
+    given = ["layer files"] if files else [option for option, value in tool.items() if value is not None]
+    if given:
+        raise UsageError(f"--from and {given[0]}: the net is that of {source}; give one of them")
+    parent = finetune.read(source)
+    if preset is not None:
+        finetune.same_net(preset, parent)
+    return parent
+
+
+def _tell(spec: Spec, pack: Pack, parent: Parent | None) -> None:
+    """What a person should know before the run starts: the pictures, and what was chosen for them."""
+    from alexnet import finetune
+    from alexnet.data import balance
     from alexnet.layerfile import start
 
-    for line in start.notes(spec):
+    lines = balance.notes(pack, fine_tuned=parent is not None)
+    if parent:
+        finetune.fits(parent, pack)
+        lines += finetune.notes(spec, parent, pack)
+    for line in lines if spec.sgd else [*lines, *start.notes(spec)]:
         say(line)

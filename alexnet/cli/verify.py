@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tyro.conf import Positional
 
 from alexnet import tables
@@ -11,13 +9,13 @@ from alexnet.cli.app import VERBS, Json, emit, progress
 
 
 @VERBS.command
-def verify(path: Positional[Path], /, data: str | None = None, json: Json = False) -> None:
+def verify(path: Positional[str], /, data: str | None = None, json: Json = False) -> None:
     """Is this pack, run or model file intact? A model's accuracy is measured again and must be what it says.
 
     Of a run that is not finished, the checkpoints are read and compared with their hashes.
 
     Args:
-        path: a pack, a run folder or a model file.
+        path: a pack (also s3://bucket/photos.pack), a run folder or a model file.
         data: the data to measure on, where a model file is not in its run folder.
     """
     from alexnet import verify as verifying

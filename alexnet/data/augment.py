@@ -53,7 +53,8 @@ def epoch_order(count: int, seed: int, epoch: int, reshuffle: bool) -> np.ndarra
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The one object that turns squares into net inputs, for training, evaluation, prediction and export alike.
+    """The one object that turns squares of `size_px` into net inputs of `crop_px`, for training, evaluation, prediction
+    and export alike (paper, sections 2 and 4.1).
 
     mean (S, S, 3) float32 to subtract (constant over pixels for a channel mean); stds (3,) to divide by, ones in 2012;
     colour_stds (3,) and colour_axes (3, 3), axes as columns over R, G, B, in grey levels.
@@ -71,14 +72,18 @@ class Preprocessing:
         return self.size_px - self.crop_px
 
     def central_mean(self) -> np.ndarray:
-        """The central part of the mean image, subtracted whatever a crop's position and mirror, as in 2012."""
+        """(crop, crop, 3): the central part of the mean image, subtracted whatever a crop's position and mirror, as in
+        2012.
+        """
         first = self.border_px // 2
         return np.ascontiguousarray(self.mean[first : first + self.crop_px, first : first + self.crop_px])
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Offsets (N,), mirrors (N,) and colour shifts (N, 3) of a batch, and what the result is divided by."""
+    """Of a batch: offsets in pixels (N,), mirrors (N,) bool, colour shifts (N, 3) in grey levels, and what the result
+    is divided by.
+    """
 
     tops: np.ndarray
     lefts: np.ndarray
@@ -90,7 +95,8 @@ class Draws:
 def training_draws(
     data: DataSpec, prep: Preprocessing, seed: int, epoch: int, indices: np.ndarray, relit: bool
 ) -> Draws:
-    """What is drawn for the pictures at places `indices` of an epoch.
+    """What is drawn for the pictures at places `indices` (N,) of an epoch, a pure function of its arguments; `relit`:
+    whether light is changed at this step (paper, section 4.1).
 
     Offsets are uniform on {0 ... size - crop}: 33 x 33 for 224 of 256; one draw serves `draw_group` consecutive places.
     """
@@ -108,7 +114,7 @@ def training_draws(
 
 
 def relighting(data: DataSpec, prep: Preprocessing, normals_n3: np.ndarray) -> tuple[np.ndarray, float]:
-    """Colour shifts (N, 3) in grey levels and the divisor of the picture.
+    """Colour shifts (N, 3) in grey levels, and the divisor of the picture, of standard normal numbers (N, 3).
 
     as_run: strength * z * standard deviation along each axis, the picture then divided by 1 + strength (2012 source).
     as_published: strength * z * eigenvalue of the covariance of RGB values on [0, 1], times 255 (paper, section 4.1).
@@ -137,12 +143,14 @@ VIEWS = {1: [CENTRE_VIEW], 9: list(range(10, 19)), 10: list(range(10))}  # 9: ho
 
 
 def views(number: int) -> list[int]:
-    """The views of a test: the centre alone for 1, the nine places, or the ten views of the paper (section 4.1)."""
+    """The numbers of a test's views: the centre alone for 1, 9 places, or the 10 views of the paper (section 4.1)."""
     return VIEWS[number]
 
 
 def cut(squares_nhwc: np.ndarray, draws: Draws, prep: Preprocessing, out_nhwc: np.ndarray) -> np.ndarray:
-    """Crop, mirror, subtract the mean, relight and scale a batch into `out_nhwc` (N, crop, crop, 3) float32."""
+    """Crop, mirror, subtract the mean, relight and scale a batch of uint8 (N, S, S, 3) into `out_nhwc` (N, crop, crop,
+    3) float32, which is returned.
+    """
     cut_part(squares_nhwc, draws, mean_and_scales(draws, prep), out_nhwc, 0, len(out_nhwc))
     return out_nhwc
 

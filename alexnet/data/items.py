@@ -32,7 +32,9 @@ class Item:
 
 @dataclass(frozen=True)
 class Source:
-    """`size_px` is set where the pictures are small squares of that size, to be stored as raw pixels, else None."""
+    """A set of pictures before it is packed: items by split, train and val. `size_px` is set where the pictures are
+    small squares of that size, to be stored as raw pixels, else None.
+    """
 
     name: str
     classes: list[str]

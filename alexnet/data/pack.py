@@ -22,6 +22,7 @@ from alexnet.data import prepare, unfinished
 from alexnet.data.manifest import conclude
 from alexnet.data.packfile import Pack, Split, checksum, is_pack, open_pack, verify_pack
 from alexnet.data.prepare import CHUNK_ITEMS, Recipe
+from alexnet.data.remote import is_uri, open_remote, user_cache
 from alexnet.data.shardwriter import LOCK, ShardWriter, only_writer, put_file
 from alexnet.data.sources import SMALL_PX, Source, open_source
 from alexnet.data.statistics import ColourSums
@@ -59,7 +60,7 @@ def pack(
     """Write `source` as a pack into the folder `out` and return the content of its pack.json.
 
     `size_px` defaults to 256, or to the pictures' own size where they are small squares; `encoding` to raw up to 64
-    px and JPEG above. A shard ends after `shard_rows` rows or 256 MB. `listing` (see `listing_of`) tells whether the
+    px and JPEG above. A shard ends after `shard_rows` rows or 256 MB. `listing` (of `listing_of`) tells whether the
     source is still what a killed packing into `out` began with: then its finished shards are kept. `progress(done,
     total)` is called now and then, `say(line)` with what the user should know; `extra` is added to pack.json. Raises
     DataError when `out` holds something else, a class ends up without pictures, or a larger share than `allow_rejects`
@@ -104,12 +105,14 @@ def ensure_pack(
 ) -> Pack:
     """The pack for `data`: opened if it is one, else packed once into a cache and opened from there ever after.
 
-    The cache lies beside the source as `<source>.pack`, or in the user's cache folder if that place cannot be written
-    or the source is the built-in set (`data` None or "shapes"). Raises DataError if the source has changed since it
-    was packed.
+    An address such as s3://bucket/photos.pack names a pack in a store (remote.py). The cache lies beside the source as
+    `<source>.pack`, or in the user's cache folder if that place cannot be written or the source is the built-in set
+    (`data` None or "shapes"). Raises DataError if the source has changed since it was packed.
     """
     say = say or (lambda line: None)
     data = "shapes" if data is None else data
+    if is_uri(data):
+        return open_remote(data, say)
     if str(data) != "shapes" and (is_pack(data) or _is_unfinished(data) or not Path(data).exists()):
         return open_pack(data)  # which says what is wrong with it, if anything
     wanted = {"size_px": size_px, "encoding": encoding, "val_fraction": val_fraction}
@@ -143,7 +146,7 @@ def _reopen(cache: Path, data: str | Path, listing: str, wanted: dict, say: Say)
     again = f"delete {cache} to pack again, or pack to a folder of your own with `alexnet pack {data} OUT`"
     if opened.meta.get("source_listing_sha256") != listing:
         raise DataError(f"{data} has changed since it was packed into {cache};\n{again}")
-    was = opened.meta.get("wanted") or {}
+    was = {**(opened.meta.get("wanted") or {}), "size_px": opened.size_px, "encoding": opened.encoding}
     differing = [
         f"{key} {value} (packed with {was.get(key)})"
         for key, value in wanted.items()
@@ -171,7 +174,7 @@ def listing_of(data: str | Path) -> str:
 
 def _cache_folders(data: str | Path, size_px: int | None) -> list[Path]:
     """Where the pack of `data` may lie, best first."""
-    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "alexnet"
+    caches = user_cache()
     if str(data) == "shapes":
         return [caches / f"shapes-{_shapes_version()}-{size_px or DEFAULT_SIZE_PX}px.pack"]
     path = Path(data).resolve()

@@ -148,7 +148,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Pack:
-    """An open pack. `mean_image` float32 (S, S, 3); `channel_means` (3,), `colour_stds` (3,), `colour_axes` (3, 3)."""
+    """An open pack. `mean_image` float32 (S, S, 3); `channel_means` (3,), `colour_stds` (3,), `colour_axes` (3, 3).
+
+    `uri` is where it was fetched from, if it was.
+    """
 
     path: Path
     meta: dict
@@ -161,6 +164,7 @@ class Pack:
     colour_axes: np.ndarray
     fingerprint: str
     splits: dict[str, Split]
+    uri: str | None = None
 
 
 def is_pack(path: str | Path) -> bool:
@@ -260,10 +264,20 @@ def _read_meta(path: Path) -> dict:
         )
         raise DataError(f"{path} is not a pack (no pack.json): {why}" if path.exists() else f"{path} does not exist")
     try:
-        if file.stat().st_size > MAX_JSON_NBYTES:
-            raise DataError(f"{file} is larger than any pack's ({MAX_JSON_NBYTES >> 20} MB); it is not one")
-        meta = json.loads(file.read_bytes(), parse_constant=_no_constant)
-    except (OSError, RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        with open(file, "rb") as opened:
+            text = opened.read(MAX_JSON_NBYTES + 1)
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {error.strerror or error}") from error
+    return parse_meta(text, str(file))
+
+
+def parse_meta(text: bytes, file: str) -> dict:
+    """The content of a pack.json, safe to use without further looks. Raises DataError that calls it `file`."""
+    if len(text) > MAX_JSON_NBYTES:
+        raise DataError(f"{file} is larger than any pack's ({MAX_JSON_NBYTES >> 20} MB); it is not one")
+    try:
+        meta = json.loads(text, parse_constant=_no_constant)
+    except (RecursionError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DataError(f"{file} cannot be read as JSON ({type(error).__name__}); pack again") from error
     problem = _problem(meta)
     if problem:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from alexnet.data.loader import Batch, Job
 from alexnet.data.packfile import Split
 from alexnet.kernels.crop import Cutter
 from alexnet.kernels.gpu import on
+from alexnet.log import say
 
 SHARE = 0.6  # of the memory that is free: the rest is for the net, at the largest batches
 CHUNK = 512  # pictures decoded before they are sent
@@ -77,10 +79,29 @@ def batches(
     dtype: torch.dtype,
 ) -> Iterator[Batch]:
     """The batches of `jobs` as the net takes them, on `device` in `dtype`: cut there where the split fits, from the
-    loader elsewhere. Raises DataError and MachineError as `loader.batches`.
+    loader elsewhere, valid until the next one is asked for. On a GPU, says which and why. Raises DataError and
+    MachineError as `loader.batches`.
     """
-    if fits(split, device)[0]:
+    kept, reason = fits(split, device)
+    if device.type == "cuda":
+        say(reason)
+    if kept:
         yield from cut_batches(Cutter.of(upload(split, device, workers), prep), split.labels, jobs, dtype)
         return
-    for made in loader.batches(split, prep, jobs, batch, workers):
-        yield Batch(made.images_nchw.to(device, dtype), made.labels.to(device), made.epoch)
+    made = loader.batches(split, prep, jobs, batch, workers)
+    if device.type == "cuda":
+        side = torch.cuda.Stream(device)
+        yield from (_sent(each, device, dtype, side) for each in made)
+    else:
+        yield from (replace(each, images_nchw=each.images_nchw.to(device, dtype)) for each in made)
+
+
+def _sent(made: Batch, device: torch.device, dtype: torch.dtype, side: torch.cuda.Stream) -> Batch:
+    """Copied on a stream of its own: the host waits for this copy, and not for what the net still has to do."""
+    net = torch.cuda.current_stream(device)
+    with torch.cuda.stream(side):
+        images, labels = made.images_nchw.to(device).to(dtype), made.labels.to(device)
+    net.wait_stream(side)
+    for sent in (images, labels):
+        sent.record_stream(net)  # its memory is free again when the net is through with it
+    return Batch(images, labels, made.epoch)

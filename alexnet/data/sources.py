@@ -39,7 +39,8 @@ def open_source(
     seed: int = 0,
     class_order: Literal["wnid", "devkit"] = "wnid",
 ) -> Source:
-    """List the pictures of `src`: a folder, an archive, a publication (see above) or the word "shapes".
+    """List the pictures of `src`: a folder of class folders, a tar of one, a folder with ILSVRC's archives, CIFAR's,
+    Parquet files or WebDataset shards, or the word "shapes".
 
     Without a validation set, `val_fraction` of each class (0.1 unless given) is held out, chosen by a hash of the
     picture's path and `seed`: adding pictures later moves none of the others. `class_order` is for ILSVRC alone:
@@ -121,7 +122,7 @@ def _folder(given: str, name: str, tree: Tree, val_fraction: float | None, seed:
         notes += _compare_classes(given, classes, val_classes, val)
         items["val"] = _items(tree, classes, val_files)
     else:
-        items, note = _hold_out(items["train"], val_fraction, seed)
+        items, note = _hold_out(items["train"], val_fraction, seed, _twins(items["train"], tree))
         notes.append(note)
     return Source(name, classes, items, _small_size(items["train"] + items["val"]), tuple(notes))
 
@@ -188,22 +189,49 @@ def _key(name: str) -> str:
     return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _hold_out(items: list[Item], fraction: float | None, seed: int) -> tuple[dict[str, list[Item]], str]:
-    """The same share of every class, at least one picture of it to either side where it has two; and a note."""
-    fraction = DEFAULT_VAL_FRACTION if fraction is None else fraction
-    by_label: dict[int, list[Item]] = {}
+def _twins(items: list[Item], tree: Tree) -> dict[str, str]:
+    """{key: the smallest key among the files with the same bytes}; files of a size of their own are not read."""
+    by_size: dict[int, list[Item]] = {}
     for item in items:
-        by_label.setdefault(item.label, []).append(item)
-    held: set[str] = set()
-    for members in by_label.values():
-        n_val = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        members.sort(key=lambda item: hashlib.sha256(f"{seed}:{item.key}".encode()).digest())
-        held.update(item.key for item in members[:n_val])
+        by_size.setdefault(tree.files[item.where], []).append(item)
+    first: dict[tuple[int, bytes], str] = {}
+    twins = {}
+    for nbytes, alike in by_size.items():
+        for item in sorted(alike, key=lambda item: item.key) if len(alike) > 1 else ():
+            try:
+                twins[item.key] = first.setdefault((nbytes, hashlib.sha256(item.read()).digest()), item.key)
+            except OSError:
+                continue  # to be rejected, with its reason, when packed
+    return twins
+
+
+def _hold_out(
+    items: list[Item], fraction: float | None, seed: int, twins: dict[str, str] | None = None
+) -> tuple[dict[str, list[Item]], str]:
+    """The same share of every class, at least one picture of it to either side where it has two; and a note.
+
+    `twins` names for a picture the one it is a copy of: copies stay on one side, in whichever class they are.
+    """
+    fraction, twins = DEFAULT_VAL_FRACTION if fraction is None else fraction, twins or {}
+    by_label: dict[int, dict[str, int]] = {}
+    for item in items:
+        copies, first = by_label.setdefault(item.label, {}), twins.get(item.key, item.key)
+        copies[first] = copies.get(first, 0) + 1
+    held: dict[str, bool] = {}
+    for copies in by_label.values():
+        count = sum(copies.values())
+        left = min(max(round(fraction * count), 1), count - 1)
+        left -= sum(number for first, number in copies.items() if held.get(first))
+        for first in sorted(copies.keys() - held, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest()):
+            held[first] = copies[first] <= left
+            left -= copies[first] if held[first] else 0
     splits = {
-        "train": [item for item in items if item.key not in held],
-        "val": [item for item in items if item.key in held],
+        "train": [item for item in items if not held[twins.get(item.key, item.key)]],
+        "val": [item for item in items if held[twins.get(item.key, item.key)]],
     }
-    return splits, f"no validation set: {len(held):,} pictures ({fraction:.0%} of each class) are held out"
+    note = f"no validation set: {len(splits['val']):,} pictures ({fraction:.0%} of each class) are held out"
+    repeated = len(twins) - len(set(twins.values()))
+    return splits, note + (f"; copies of a picture ({repeated:,}) stay with it" if repeated else "")
 
 
 def _small_size(items: list[Item]) -> int | None:

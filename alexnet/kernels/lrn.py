@@ -33,7 +33,8 @@ _forced: ContextVar[str | None] = ContextVar("lrn_backend", default=None)
 
 @contextmanager
 def use(backend: str) -> Iterator[None]:
-    """Force a backend inside the `with`; UsageError for an unknown name, or later where it can not serve the input.
+    """Force a backend (reference, numba or triton) inside the `with`; UsageError for an unknown name, or later where it
+    can not serve the input.
     What torch.compile compiles there takes no notice.
     """
     if backend not in BACKENDS:
@@ -76,7 +77,8 @@ def _obstacle(backend: str, device: torch.device, dtype: torch.dtype) -> str:
 def local_response_norm(
     x_nchw: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0, *, groups: int = 1
 ) -> Tensor:
-    """Response norm over `size` neighbouring channels of (N, C, ...), as torch.nn.functional.local_response_norm.
+    """Response norm over `size` neighbouring channels of (N, C, ...), as torch.nn.functional.local_response_norm: x *
+    (k + alpha / size * sum of squares) ** -beta, in the shape and type of x (paper, section 3.3).
 
     `groups`: the channels are that many equal towers, one after the other, and no window leaves its tower.
     The compiled backends answer in channels_last. UsageError for a shape or number that makes no sense.
@@ -97,7 +99,9 @@ def local_response_norm(
 
 
 def spatial_response_norm(x_nchw: Tensor, size: int, alpha: float, beta: float, k: float = 1.0) -> Tensor:
-    """Response norm of (N, C, H, W) over size x size pixels of the same map; as `local_response_norm` otherwise."""
+    """Response norm of (N, C, H, W) over size x size pixels of the same map, alpha divided by size ** 2; as
+    `local_response_norm` otherwise. Run 145's second norm, not in the paper.
+    """
     _check(x_nchw, size, alpha, k)
     if x_nchw.dim() != 4:
         raise UsageError(f"spatial_response_norm needs (N, C, H, W), not shape {tuple(x_nchw.shape)}")

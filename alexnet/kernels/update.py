@@ -3,7 +3,8 @@
     v <- momentum * v - rate * gradient - rate * decay * w        w <- w + v        copy <- w, rounded
 
 w and v are float32; the gradient float32 or bfloat16; `copy` is the bfloat16 tensor that the net computes with, where
-it computes in bfloat16. 20 bytes a weight are moved, a third of what one pass for each operation moves.
+it computes in bfloat16. 20 bytes a weight are moved, a third of what one pass for each operation moves. `go`, a bool on
+the device, leaves everything as it is where it is False: a step can be called off that the host knows nothing of yet.
 """
 
 from __future__ import annotations
@@ -40,17 +41,28 @@ def _is_dense(t: Tensor) -> bool:
 
 @torch.no_grad()
 def update(
-    w: Tensor, v: Tensor, gradient: Tensor, momentum: float, rate: float, decay: float, copy: Tensor | None = None
+    w: Tensor,
+    v: Tensor,
+    gradient: Tensor,
+    momentum: float,
+    rate: float,
+    decay: float,
+    copy: Tensor | None = None,
+    go: Tensor | None = None,
 ) -> None:
-    """The rule above, in place."""
+    """v <- momentum * v - rate * gradient - rate * decay * w; w <- w + v; copy <- w, all of one shape and in place
+    (paper, section 5). w and v float32, the gradient float32 or bfloat16, `copy` bfloat16, `go` () bool or None.
+    """
     backend, _ = chosen(w, v, gradient, copy)
     if backend == "reference":
-        reference(w, v, gradient, momentum, rate, decay, copy)
+        reference(w, v, gradient, momentum, rate, decay, copy, go)
         return
     if backend == "triton":
         from alexnet.kernels import update_triton
 
-        update_triton.update(w, v, gradient, copy, momentum, rate, decay)
+        update_triton.update(w, v, gradient, copy, momentum, rate, decay, go)
+        return
+    if go is not None and not go:  # on the CPU there is nothing to wait for
         return
     from alexnet.kernels import update_numba
     from alexnet.kernels.compiled import flat
@@ -63,9 +75,22 @@ def update(
 
 @torch.no_grad()
 def reference(
-    w: Tensor, v: Tensor, gradient: Tensor, momentum: float, rate: float, decay: float, copy: Tensor | None = None
+    w: Tensor,
+    v: Tensor,
+    gradient: Tensor,
+    momentum: float,
+    rate: float,
+    decay: float,
+    copy: Tensor | None = None,
+    go: Tensor | None = None,
 ) -> None:
     """The rule in plain PyTorch, any device and type."""
+    if go is not None:
+        new = [t.clone() for t in (w, v, copy) if t is not None]
+        reference(*new[:2], gradient, momentum, rate, decay, *new[2:])
+        for t, changed in zip((w, v, copy), new, strict=False):
+            t.copy_(torch.where(go, changed, t))
+        return
     v.mul_(momentum).sub_(gradient.to(v.dtype), alpha=rate)
     if decay:
         v.sub_(w, alpha=rate * decay)

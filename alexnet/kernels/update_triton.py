@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -11,25 +12,40 @@ from alexnet.kernels.rounded_triton import rounded
 
 
 @triton.jit
-def _update(w, v, gradient, copy, n, momentum, rate, rate_decay, COPY: tl.constexpr, BLOCK: tl.constexpr):
+def _update(
+    w, v, gradient, copy, go, n, momentum, rate, rate_decay,
+    COPY: tl.constexpr, GUARD: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    weight = tl.load(w + i, mask=i < n)
-    velocity = momentum * tl.load(v + i, mask=i < n)
-    velocity = velocity - rate * tl.load(gradient + i, mask=i < n).to(tl.float32) - rate_decay * weight
+    mine = i < n
+    if GUARD:
+        mine = mine & (tl.load(go) != 0)
+    weight = tl.load(w + i, mask=mine)
+    velocity = momentum * tl.load(v + i, mask=mine)
+    velocity = velocity - rate * tl.load(gradient + i, mask=mine).to(tl.float32) - rate_decay * weight
     weight += velocity
-    tl.store(v + i, velocity, mask=i < n)
-    tl.store(w + i, weight, mask=i < n)
+    tl.store(v + i, velocity, mask=mine)
+    tl.store(w + i, weight, mask=mine)
     if COPY:
-        tl.store(copy + i, rounded(weight, copy), mask=i < n)
+        tl.store(copy + i, rounded(weight, copy), mask=mine)
 
 
 def update(
-    w: Tensor, v: Tensor, gradient: Tensor, copy: Tensor | None, momentum: float, rate: float, decay: float
+    w: Tensor,
+    v: Tensor,
+    gradient: Tensor,
+    copy: Tensor | None,
+    momentum: float,
+    rate: float,
+    decay: float,
+    go: Tensor | None = None,
 ) -> None:
-    """w, v and `copy` (where there is one) in place."""
+    """w, v and `copy` (where there is one) in place; nothing where `go` (() bool, if there is one) is False."""
     if not w.numel():
         return
     n, numbers = w.numel(), (float(momentum), float(rate), float(rate * decay))
     with on(w.device):
-        copied = copy is not None
-        _update[(triton.cdiv(n, BLOCK),)](w, v, gradient, copy if copied else w, n, *numbers, copied, BLOCK)
+        copied, guarded = copy is not None, go is not None
+        flag = go.view(torch.uint8) if guarded else w
+        pointers = (w, v, gradient, copy if copied else w, flag)
+        _update[(triton.cdiv(n, BLOCK),)](*pointers, n, *numbers, copied, guarded, BLOCK)

@@ -40,7 +40,7 @@ def build(
     size_px: int | None = None,
     seed: int = 0,
 ) -> LayerNet:
-    """The net of a definition file and its parameter file (without one: as for a start from scratch, see `read`).
+    """The net of a definition file and its parameter file; without one, as for a start from scratch.
 
     `classes` gives the output layers that many units, split over several in proportion. `size_px` is the side of the
     pictures, which the files do not say: 224 where a layer steps by 4 pixels, else 32. Raises UsageError for files
@@ -56,7 +56,9 @@ def build(
 
 
 class LayerNet(nn.Module):
-    """`input_shape` (C, H, W), `records` in order, `tops`: the outputs that the costs look at, before any softmax."""
+    """`input_shape` (C, H, W), `records` in order, `tops`: the outputs that the costs look at, before any softmax. Its
+    input is (N, C, H, W) mean-subtracted pixels in grey levels.
+    """
 
     def __init__(self, network: Network, size_px: int, seed: int = 0):
         super().__init__()
@@ -80,7 +82,9 @@ class LayerNet(nn.Module):
         self.register_load_state_dict_pre_hook(_fill_in_borrowed)
 
     def forward(self, images_nchw: Tensor, until: str | None = None) -> Tensor | tuple[Tensor, ...]:
-        """The top output, a tuple where there are several, or that of the layer named `until`."""
+        """The top output, a tuple where there are several, or that of the layer named `until`: (N, units) or (N, maps,
+        H, W). Raises UsageError for a layer that does not exist or needs labels.
+        """
         wanted = self.tops if until is None else (until,)
         for name in wanted:
             if name not in self.shapes or name in self.on_labels:
@@ -130,7 +134,8 @@ class LayerNet(nn.Module):
         """Data 1, 2, ... for pictures with one label each: its number for a cost.logreg, else a row of 0 and 1."""
         numbers = {layer.inputs[0] for layer in self.records if layer.type == "cost.logreg"}
         places = {layer.options["dataidx"]: layer.name for layer in self.records if layer.type == "data"}
-        rows = nn.functional.one_hot(labels_n, prod(self.shapes[self.tops[0]])).float()
+        units = torch.arange(prod(self.shapes[self.tops[0]]), device=labels_n.device)
+        rows = (labels_n[:, None] == units).float()  # one_hot would wait for a GPU, to look at the labels
         return tuple(labels_n if places.get(i) in numbers else rows for i in range(1, max(places) + 1))
 
     def sgd_groups(self) -> list[SgdGroup]:

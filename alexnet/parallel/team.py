@@ -103,7 +103,8 @@ class Team:
     def watch(self, net: nn.Module) -> None:
         """Has the gradients of what every process holds added up."""
         if self.spreads_rows:
-            self.sums = Sums({name: p for name, p in net.named_parameters() if name in self.summed}, self.count)
+            summed = {n: p for n, p in net.named_parameters() if n in self.summed and p.requires_grad}
+            self.sums = Sums(summed, self.count)
 
     def gradients(self) -> None:
         """After the backward pass: waits until every gradient is that of the whole batch."""

@@ -22,6 +22,7 @@ from alexnet.report.answers import Answers
 from alexnet.report.charts import Line, chart, sample
 from alexnet.report.history import History, smoothed
 from alexnet.spec import Spec
+from alexnet.tables import TOP5_FROM
 
 SAMPLES, MISTAKES, PAIRS = 8, 8, 10
 THUMB_PX = 240  # as wide as pictures are shown
@@ -60,7 +61,13 @@ def key_figures(history: History) -> list[tuple[str, str, str]]:
         views = "one view" if last["views"] == 1 else f"{last['views']} views"
         of = f"{last['images']:,} pictures, {views}"
         figures.append((percent(last["top1_error"]), "validation error", f"{of}, epoch {last['epoch']:g}"))
-        figures.append((percent(last["top5_error"]), "top-5 error", "the right class not among five"))
+        classes = last.get("classes", ())
+        if len(classes) == 2:
+            figures += [
+                (percent(r["top1_error"]), f"error on {r['class']}", f"{r['images']:,} pictures") for r in classes
+            ]
+        elif not 0 < len(classes) < TOP5_FROM:
+            figures.append((percent(last["top5_error"]), "top-5 error", "the right class not among five"))
     if history.last is not None:
         figures.append(
             (f"{history.last['loss']:.3f}", "training loss", f"error {percent(history.last['train_error'])}")

@@ -6,6 +6,8 @@ Every word comes from the spec's fields.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from alexnet import presets
 from alexnet import spec as spec_module
 from alexnet.net import CONVS, layer_sizes
@@ -31,6 +33,17 @@ def sentences(spec: Spec) -> list[tuple[str, str]]:
         ("Updates", _updates(spec)),
         ("Rate", _rates(spec)),
         ("Run", _run(spec)),
+        *(
+            [
+                (
+                    "Begun with",
+                    f"The weights of {spec.parent.name} (sha256 {spec.parent.sha256[:12]} ...), a new last "
+                    "layer, and pictures as that model saw them.",
+                )
+            ]
+            if spec.parent
+            else []
+        ),
     ]
 
 
@@ -39,7 +52,7 @@ def settings(spec: Spec) -> list[str]:
     if isinstance(spec.net, FileNetSpec) or spec.preset not in presets.NAMES:
         return []
     usual = spec_module.preset(spec.preset, classes=spec.net.classes)
-    rows = differences([spec_module.to_dict(usual), spec_module.to_dict(spec)])
+    rows = differences([spec_module.to_dict(replace(usual, parent=spec.parent)), spec_module.to_dict(spec)])
     return [f"{name}={text}" for name, (_, value) in rows for name, text in _leaves(name, value)]
 
 
@@ -125,6 +138,7 @@ def _updates(spec: Spec) -> str:
     text += f", biases' decay {sgd.bias_decay:g}"
     text += f", label smoothing {sgd.label_smoothing:g}" if sgd.label_smoothing else ""
     text += f". Frozen: {_list(sgd.frozen)}" if sgd.frozen else ""
+    text += f". Rates times: {_list(sgd.rate_factors)}" if sgd.rate_factors else ""
     return f"{text}."
 
 

@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+
 from alexnet.spec import Spec
 from alexnet.study.run import seeds_done
 from alexnet.study.words import Arm, Claim, Scale, spec_of
@@ -90,9 +92,13 @@ def _warm_up(spec: Spec, torch) -> float:
 
     from alexnet import train
 
-    with redirect_stderr(StringIO()):  # of the pack only the number of pictures is looked at
-        state, place = train.prepare(spec, SimpleNamespace(splits={"train": range(100 * spec.run.batch)}))
     size_px, batch = spec.net.crop_px, spec.run.batch
+    colours = {"channel_means": np.zeros(3), "colour_stds": np.ones(3), "colour_axes": np.eye(3)}
+    mean = np.zeros((size_px, size_px, 3), np.float32)
+    pictures = {"train": range(100 * batch)}  # of which only the number is looked at
+    stand_in = SimpleNamespace(splits=pictures, size_px=size_px, mean_image=mean, **colours)
+    with redirect_stderr(StringIO()):
+        state, place = train.prepare(spec, stand_in)
     images = 60 * torch.randn(batch, 3, size_px, size_px, device=place.device, dtype=place.dtype)
     images = images.contiguous(memory_format=torch.channels_last)
     labels = torch.randint(spec.net.classes, (batch,), device=place.device)
