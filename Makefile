@@ -24,7 +24,7 @@ install: .venv/installed
 test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-web: install
 	$(BIN)/python -m pytest tests/web
