@@ -17,9 +17,9 @@ def _update(
     COPY: tl.constexpr, GUARD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mine = i < n
     if GUARD:
-        mine = mine & (tl.load(go) != 0)
+        n = tl.where(tl.load(go) != 0, n, 0)
+    mine = i < n
     weight = tl.load(w + i, mask=mine)
     velocity = momentum * tl.load(v + i, mask=mine)
     velocity = velocity - rate * tl.load(gradient + i, mask=mine).to(tl.float32) - rate_decay * weight
