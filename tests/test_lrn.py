@@ -50,7 +50,7 @@ def close(got: torch.Tensor, wanted, dtype: torch.dtype, slack: float = 1.0) -> 
 def gradients(norm, x: torch.Tensor, *numbers, **towers) -> tuple[torch.Tensor, torch.Tensor]:
     x = x.detach().clone().requires_grad_()
     y = norm(x, *numbers, **towers)
-    y.backward(random(y.shape, seed=1).to(torch.bfloat16).to(y.dtype))
+    y.backward(random(y.shape, seed=1).to(torch.bfloat16).to(y.device, y.dtype))
     return y.detach(), x.grad
 
 

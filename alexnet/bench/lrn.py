@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from alexnet import machine
 from alexnet.bench.turns import in_turns_s
 from alexnet.kernels import lrn
 
@@ -18,7 +19,8 @@ def forward_backward(norm: Callable[[torch.Tensor], torch.Tensor], x_nchw: torch
 
 
 def rows(toy: bool, data: str | None = None) -> list[dict]:
-    """One row; `toy`: small shapes."""
+    """One row; `toy`: small shapes. Freed memory is kept, for everybody, as in training."""
+    machine.keep_freed_memory()
 
     def picture(*shape: int) -> torch.Tensor:
         return torch.randn(shape).relu().contiguous(memory_format=torch.channels_last)
