@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from alexnet.data import augment, loader
+from alexnet.data import augment, loader, resident
 from alexnet.data.augment import Preprocessing
 from alexnet.data.packfile import Split
 from alexnet.errors import DataError, UsageError
@@ -49,19 +49,21 @@ def predictions(member: Member, split: Split, views: int, machine: Machine) -> I
     """Softmax averaged over the views, (N, classes) float32 on the CPU, batch by batch in packed order."""
     chosen = augment.views(views)
     jobs = loader.view_jobs(member.prep, len(split), machine.batch, chosen)
-    batches = loader.batches(split, member.prep, jobs, machine.batch, machine.workers)
+    batches = resident.batches(
+        split, member.prep, jobs, machine.batch, machine.workers, machine.device, machine.dtype
+    )
     member.net.eval()
     total = None
     for i, batch in enumerate(batches):
-        part = _softmax(member.net, batch.images_nchw, machine)
+        part = _softmax(member.net, batch.images_nchw)
         total = part if i % len(chosen) == 0 else total + part
         if i % len(chosen) == len(chosen) - 1:
             yield (total / len(chosen)).cpu()
 
 
 @torch.inference_mode()  # here and not around a `yield`: the mode would leak into whoever asks for the next batch
-def _softmax(net: nn.Module, images_nchw: Tensor, machine: Machine) -> Tensor:
-    return torch.softmax(logits(net, images_nchw.to(machine.device, machine.dtype)).float(), dim=1)
+def _softmax(net: nn.Module, images_nchw: Tensor) -> Tensor:
+    return torch.softmax(logits(net, images_nchw).float(), dim=1)
 
 
 def logits(net: nn.Module, images_nchw: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from alexnet.log import say
 
 SHARE = 0.6  # of the memory that is free: the rest is for the net, at the largest batches
 CHUNK = 512  # pictures decoded before they are sent
+_kept: WeakKeyDictionary[Split, Tensor] = WeakKeyDictionary()  # what is on a GPU already, as long as its pack is open
 
 
 def squares_nbytes(split: Split) -> int:
@@ -41,6 +43,22 @@ def fits(split: Split, device: torch.device, free_nbytes: int | None = None) -> 
     if nbytes > allowed:
         return False, f"{size} are more than the {allowed / 1e9:.1f} GB for them: pictures are decoded for each batch"
     return True, f"{size} are kept on the GPU, decoded once"
+
+
+def keep(split: Split, device: torch.device, workers: int) -> Tensor | None:
+    """The squares of a split on the device, sent there once, or None where they do not fit. On a GPU, says which and
+    why. Raises DataError for a picture that cannot be read, naming it.
+    """
+    if device.type != "cuda":
+        return None
+    device = torch.empty(0, device=device).device  # with its number
+    if split not in _kept or _kept[split].device != device:
+        fitting, reason = fits(split, device)
+        say(reason)
+        if not fitting:
+            return None
+        _kept[split] = upload(split, device, workers)
+    return _kept[split]
 
 
 def upload(split: Split, device: torch.device, workers: int) -> Tensor:
@@ -79,14 +97,11 @@ def batches(
     dtype: torch.dtype,
 ) -> Iterator[Batch]:
     """The batches of `jobs` as the net takes them, on `device` in `dtype`: cut there where the split fits, from the
-    loader elsewhere, valid until the next one is asked for. On a GPU, says which and why. Raises DataError and
-    MachineError as `loader.batches`.
+    loader elsewhere, valid until the next one is asked for. Raises DataError and MachineError as `loader.batches`.
     """
-    kept, reason = fits(split, device)
-    if device.type == "cuda":
-        say(reason)
-    if kept:
-        yield from cut_batches(Cutter.of(upload(split, device, workers), prep), split.labels, jobs, dtype)
+    squares = keep(split, device, workers)
+    if squares is not None:
+        yield from cut_batches(Cutter.of(squares, prep), split.labels, jobs, dtype)
         return
     made = loader.batches(split, prep, jobs, batch, workers)
     if device.type == "cuda":
