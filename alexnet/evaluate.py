@@ -49,9 +49,7 @@ def predictions(member: Member, split: Split, views: int, machine: Machine) -> I
     """Softmax averaged over the views, (N, classes) float32 on the CPU, batch by batch in packed order."""
     chosen = augment.views(views)
     jobs = loader.view_jobs(member.prep, len(split), machine.batch, chosen)
-    batches = resident.batches(
-        split, member.prep, jobs, machine.batch, machine.workers, machine.device, machine.dtype
-    )
+    batches = resident.batches(split, member.prep, jobs, machine.batch, machine.workers, machine.device, machine.dtype)
     member.net.eval()
     total = None
     for i, batch in enumerate(batches):

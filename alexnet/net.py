@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
-from alexnet.layers import Dropout, Flatten, LocalConv2d, LocalResponseNorm, OverhangConv2d, SpatialResponseNorm
+from alexnet.layers import (
+    Dropout,
+    Flatten,
+    LocalConv2d,
+    LocalResponseNorm,
+    MaxPool2d,
+    SpatialResponseNorm,
+    StridedConv2d,
+)
 from alexnet.spec import ConvSpec, NetSpec
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid}
@@ -84,8 +92,8 @@ def _convolution(spec: NetSpec, name: str, conv: ConvSpec, channels: int, size_p
     if conv.local:
         return LocalConv2d(channels, conv.channels, conv.kernel_px, conv.padding_px, size_px)
     options = {"stride": conv.stride, "padding": conv.padding_px, "groups": groups}
-    if conv.overhang_px:
-        return OverhangConv2d(channels, conv.channels, conv.kernel_px, overhang_px=conv.overhang_px, **options)
+    if conv.overhang_px or conv.stride > 1:
+        return StridedConv2d(channels, conv.channels, conv.kernel_px, overhang_px=conv.overhang_px, **options)
     return nn.Conv2d(channels, conv.channels, conv.kernel_px, **options)
 
 
@@ -95,7 +103,7 @@ def _follower(spec: NetSpec, kind: str, channels: int, number: str) -> tuple[str
     if kind == "act":
         return f"{spec.activation}{number}", ACTIVATIONS[spec.activation]()
     if kind == "pool":
-        return f"pool{number}", nn.MaxPool2d(**pool)
+        return f"pool{number}", MaxPool2d(**pool)
     if kind == "avgpool":
         return f"pool{number}", nn.AvgPool2d(**pool, count_include_pad=False)
     if kind == "lrn":

@@ -16,7 +16,7 @@ LAYERS = [
     ("errors", "report", "study"),
     ("values",),
     ("spec", "log", "machine", "tables", "kernels.threads", "kernels.compiled", "kernels.gpu"),
-    ("kernels.lrn_numba", "kernels.pool_numba", "kernels.update_numba", "kernels.rounded_triton"),
+    ("kernels.lrn_numba", "kernels.pool_numba", "kernels.update_numba", "kernels.elementwise_triton"),
     ("kernels.lrn_triton", "kernels.update_triton", "kernels.crop_triton"),
     ("data.items", "data.tree", "data.image", "data.resize", "data.statistics", "data.shapes_render"),
     ("presets", "kernels", "schedule", "checkpoint", "data.cifar", "data.shapes", "data.augment"),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from triton_kernels import DEVICE, needs_triton
 
 from alexnet.kernels import pool
 
@@ -74,3 +75,27 @@ def test_an_empty_batch():
         5,
         5,
     )
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize(("shape", "size", "stride"), [*SHAPES, ((2, 3, 8, 10), 3, 2), ((1, 2, 6, 6), 2, 3)])
+def test_the_gpu_kernels_pool_as_pytorch_does(shape, size, stride, ceil, dtype):
+    x = case(shape, size, stride, dtype)[0].to(DEVICE)
+    found = []
+    for leaf, way in ((x.double(), F.max_pool2d), (x.clone(), pool.on_gpu)):
+        y = way(leaf.requires_grad_(), size, stride, **({"ceil_mode": ceil} if way is F.max_pool2d else {"ceil": ceil}))
+        g = torch.randn(y.shape, generator=torch.Generator().manual_seed(5)).to(dtype)
+        y.backward(g.to(y.device, y.dtype))
+        found.append((y.detach().to(dtype), leaf.grad.double()))
+    (y, dx), (our_y, our_dx) = found
+    assert torch.equal(our_y, y)
+    torch.testing.assert_close(our_dx, dx, rtol=2**-8 if dtype == torch.bfloat16 else 1e-6, atol=1e-6)
+
+
+@needs_triton
+def test_nan_is_a_maximum_on_a_gpu():
+    x = torch.zeros(1, 1, 5, 5, device=DEVICE)
+    x[0, 0, 2, 2] = torch.nan
+    assert pool.on_gpu(x, 3, 2).isnan().all()

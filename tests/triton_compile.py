@@ -6,7 +6,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from alexnet.kernels import crop_triton, lrn_triton, update_triton
+from alexnet.kernels import crop_triton, lrn_triton, pool_triton, update_triton
 from alexnet.kernels.gpu import BLOCK
 
 CHANNELS = {"outer": (1, 1, 0, 1), "inner": (48, 1, 2, 5)}
@@ -26,7 +26,7 @@ def compile_for_hopper(kernel, types: dict[str, str], constants: dict) -> None:
 
 for number in ("*bf16", "*fp32"):
     for window in (CHANNELS, SAME_MAP):
-        constants = {"beta": 0.75, **window, "BLOCK": BLOCK}
+        constants = {"beta": 0.75, **window, "WIDE": False, "BLOCK": BLOCK}
         back = constants | {f"{axis}_back": window[axis] for axis in window}
         compile_for_hopper(lrn_triton._forward, {"x": number, "y": number}, constants)
         compile_for_hopper(lrn_triton._weigh, {"x": number, "g": number, "t": "*fp32"}, constants)
@@ -36,3 +36,6 @@ for number in ("*bf16", "*fp32"):
         compile_for_hopper(update_triton._update, pointers, {"COPY": True, "GUARD": guard, "BLOCK": BLOCK})
     pointers = {"squares": "*u8", "drawn": "*i32", "mean": "*fp32", "scales": "*fp32", "out": number}
     compile_for_hopper(crop_triton._cut, pointers, {"SIZE": 256, "CROP": 224, "BLOCK": BLOCK})
+    sizes = {"C": 96, "H": 55, "W": 55, "OH": 27, "OW": 27, "SIZE": 3, "STRIDE": 2, "WIDE": False, "BLOCK": BLOCK}
+    compile_for_hopper(pool_triton._forward, {"x": number, "y": number, "places": "*u8"}, sizes)
+    compile_for_hopper(pool_triton._backward, {"g": number, "dx": number, "places": "*u8"}, sizes)

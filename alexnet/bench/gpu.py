@@ -100,7 +100,7 @@ def _floors(device: torch.device, toy: bool) -> dict[str, float]:
 
 
 def _floor_row(floors: dict[str, float]) -> dict:
-    row = {"name": "gpu_floors", "value": round(floors["flops_per_s"] / 1e12, 3), "unit": "TFLOP/s", "peer": {}}
+    row = {"name": "gpu_floors", "value": float(f"{floors['flops_per_s'] / 1e12:.4g}"), "unit": "TFLOP/s", "peer": {}}
     return row | {"ratio": None, "copy_gb_per_s": round(floors["bytes_per_s"] / 1e9, 1)}
 
 

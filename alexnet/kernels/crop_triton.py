@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from alexnet.kernels.elementwise_triton import rounded
 from alexnet.kernels.gpu import BLOCK, on
-from alexnet.kernels.rounded_triton import rounded
 
 
 @triton.jit

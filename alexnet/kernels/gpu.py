@@ -31,3 +31,8 @@ def interpreting() -> bool:
 def on(device: torch.device) -> AbstractContextManager:
     """Kernels are launched on the current device: this makes it the one where the tensors are."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def wide(*tensors: torch.Tensor) -> bool:
+    """Whether the places of their numbers need more than 32 bits."""
+    return max(t.numel() for t in tensors) > 2**31 - BLOCK

@@ -16,8 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from alexnet.kernels.gpu import BLOCK, on
-from alexnet.kernels.rounded_triton import rounded
+from alexnet.kernels.elementwise_triton import numbers_of, rounded
+from alexnet.kernels.gpu import BLOCK, on, wide
 
 TINY = tl.constexpr(1.1754943508222875e-38)  # the smallest float32 that is not denormal
 
@@ -66,8 +66,11 @@ def _powers(s, beta: tl.constexpr):
 
 
 @triton.jit
-def _forward(x, y, n, k, a, beta: tl.constexpr, outer: tl.constexpr, inner: tl.constexpr, BLOCK: tl.constexpr):
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+def _forward(
+    x, y, n, k, a, beta: tl.constexpr, outer: tl.constexpr, inner: tl.constexpr,
+    WIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    i = numbers_of(BLOCK, WIDE)
     sums = _window_sum(x, i, n, _at(i, outer), _at(i, inner), outer, inner, True)
     factor, _ = _powers(k + a * sums, beta)
     value = tl.load(x + i, mask=i < n, other=0.0).to(tl.float32)
@@ -75,9 +78,12 @@ def _forward(x, y, n, k, a, beta: tl.constexpr, outer: tl.constexpr, inner: tl.c
 
 
 @triton.jit
-def _weigh(x, g, t, n, k, a, beta: tl.constexpr, outer: tl.constexpr, inner: tl.constexpr, BLOCK: tl.constexpr):
+def _weigh(
+    x, g, t, n, k, a, beta: tl.constexpr, outer: tl.constexpr, inner: tl.constexpr,
+    WIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """t = g x s^(-beta - 1)."""
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    i = numbers_of(BLOCK, WIDE)
     sums = _window_sum(x, i, n, _at(i, outer), _at(i, inner), outer, inner, True)
     factor, inverse = _powers(k + a * sums, beta)
     value = tl.load(x + i, mask=i < n, other=0.0).to(tl.float32)
@@ -87,22 +93,11 @@ def _weigh(x, g, t, n, k, a, beta: tl.constexpr, outer: tl.constexpr, inner: tl.
 
 @triton.jit
 def _backward(
-    x,
-    g,
-    t,
-    dx,
-    n,
-    k,
-    a,
-    beta: tl.constexpr,
-    outer: tl.constexpr,
-    inner: tl.constexpr,
-    outer_back: tl.constexpr,
-    inner_back: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
+    x, g, t, dx, n, k, a, beta: tl.constexpr, outer: tl.constexpr, inner: tl.constexpr,
+    outer_back: tl.constexpr, inner_back: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """dx = g s^-beta - 2 a beta x * sum of t over the outputs whose window holds the number."""
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    i = numbers_of(BLOCK, WIDE)
     p, q = _at(i, outer), _at(i, inner)
     factor, _ = _powers(k + a * _window_sum(x, i, n, p, q, outer, inner, True), beta)
     gathered = _window_sum(t, i, n, p, q, outer_back, inner_back, False)
@@ -117,7 +112,7 @@ def norm(x: Tensor, outer: list[int], inner: list[int], k: float, a: float, beta
     y = torch.empty_like(x)
     if x.numel():
         with on(x.device):
-            _forward[_grid(x)](x, y, x.numel(), k, a, beta, tuple(outer), tuple(inner), BLOCK)
+            _forward[_grid(x)](x, y, x.numel(), k, a, beta, tuple(outer), tuple(inner), wide(x), BLOCK)
     return y
 
 
@@ -129,8 +124,8 @@ def gradient(x: Tensor, g: Tensor, outer: list[int], inner: list[int], k: float,
         t = torch.empty_like(x, dtype=torch.float32)
         axes, back = (tuple(outer), tuple(inner)), (_mirrored(outer), _mirrored(inner))
         with on(x.device):
-            _weigh[_grid(x)](x, g, t, x.numel(), k, a, beta, *axes, BLOCK)
-            _backward[_grid(x)](x, g, t, dx, x.numel(), k, a, beta, *axes, *back, BLOCK)
+            _weigh[_grid(x)](x, g, t, x.numel(), k, a, beta, *axes, wide(x), BLOCK)
+            _backward[_grid(x)](x, g, t, dx, x.numel(), k, a, beta, *axes, *back, wide(x), BLOCK)
     return dx
 
 

@@ -22,7 +22,15 @@ from torch import Tensor, nn
 from alexnet.data import augment, shapes
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
-from alexnet.layers import Dropout, Flatten, LocalConv2d, LocalResponseNorm, OverhangConv2d, SpatialResponseNorm
+from alexnet.layers import (
+    Dropout,
+    Flatten,
+    LocalConv2d,
+    LocalResponseNorm,
+    MaxPool2d,
+    SpatialResponseNorm,
+    StridedConv2d,
+)
 from alexnet.net import AlexNet
 
 OPSET, IR_VERSION = 17, 8
@@ -238,8 +246,8 @@ def _plain(kind: str):
 
 
 EMIT = {
-    **{nn.Conv2d: _convolution, OverhangConv2d: _convolution, LocalConv2d: _local, nn.Linear: _dense},
+    **{nn.Conv2d: _convolution, StridedConv2d: _convolution, LocalConv2d: _local, nn.Linear: _dense},
     **{nn.ReLU: _plain("Relu"), nn.Tanh: _plain("Tanh"), nn.Sigmoid: _plain("Sigmoid"), Flatten: _plain("Flatten")},
     **{LocalResponseNorm: _response_norm, SpatialResponseNorm: _same_map_norm, Dropout: _dropout},
-    **{nn.MaxPool2d: _pool, nn.AvgPool2d: _pool, nn.BatchNorm2d: _batch_norm, nn.BatchNorm1d: _batch_norm},
+    **{MaxPool2d: _pool, nn.AvgPool2d: _pool, nn.BatchNorm2d: _batch_norm, nn.BatchNorm1d: _batch_norm},
 }
