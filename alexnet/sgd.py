@@ -68,14 +68,24 @@ class Sgd:
             self.velocities[name].copy_(velocities[name])
             parameter.copy_(self.weights[name])
 
+    def learning(self, rates: Rates) -> tuple[str, ...]:
+        """The tensors that a step with these rates changes: those of rate 0 stay as they are."""
+        return tuple(name for name in self.parameters if rates[name][0] > 0)
+
+    def numbers(self, rates: Rates) -> list[tuple[float, float, float]]:
+        """(momentum, rate, rate * decay) of each of the tensors that learn."""
+        rules, names = self.rules, self.learning(rates)
+        return [(rules[name].momentum, rates[name][0], rules[name].decay * rates[name][1]) for name in names]
+
     @torch.no_grad()
-    def step(self, rates: Rates, go: Tensor | None = None) -> None:
+    def step(self, rates: Rates, go: Tensor | None = None, numbers: Tensor | None = None) -> None:
         """One update of every tensor from its `.grad` (paper, section 5); those of rate 0 stay as they are, and so do
-        all where `go`, a bool on the device, is False.
+        all where `go`, a bool on the device, is False. `numbers`: `self.numbers(rates)` on the device, which then count
+        in place of the rates.
         """
-        for name, parameter in self.parameters.items():
-            rate, decay_rate = rates[name]
-            if rate <= 0 or parameter.grad is None:
+        for i, name in enumerate(self.learning(rates)):
+            parameter, (rate, decay_rate) = self.parameters[name], rates[name]
+            if parameter.grad is None:
                 continue
             rule, weight = self.rules[name], self.weights[name]
             decay = rule.decay * (decay_rate / rate)
@@ -83,7 +93,8 @@ class Sgd:
             gradient = parameter.grad
             if rule.trust and weight.dim() > 1:
                 gradient, decay = trusted(weight, gradient, decay, rule.trust), 0.0
-            update(weight, self.velocities[name], gradient, rule.momentum, rate, decay, copy, go)
+            row = None if numbers is None else numbers[i]
+            update(weight, self.velocities[name], gradient, rule.momentum, rate, decay, copy, go, row)
             if rule.constrain:
                 _constrain(rule, weight, copy, go)
 

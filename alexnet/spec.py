@@ -257,6 +257,7 @@ class RunSpec:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     parallel: Literal["none", "data", "towers", "hybrid"] = "none"  # what the processes of torchrun share
     deterministic: bool = False  # on a GPU: the same bits every time, more slowly
+    graphs: bool = True  # on a GPU: steps are captured and replayed, with the same bits, at one more step's memory
     workers: int = 2  # threads that decode and cut pictures; 0: in the training thread
     evaluate_every: Duration = Duration(1, "ep")
     checkpoint_every: Duration = Duration(1, "ep")

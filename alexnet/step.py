@@ -16,9 +16,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from alexnet import recipe
+from alexnet import graph, recipe
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import AlexnetError
+from alexnet.kernels.update import on_device
 from alexnet.parallel import Team
 from alexnet.recipe import Net
 from alexnet.schedule import Clock, Plateau
@@ -60,10 +61,16 @@ class Unread:
     @torch.no_grad()
     def add(self, loss: Tensor, wrong: Tensor, images: int) -> None:
         loss = loss.detach().double()
-        self.last = torch.where(self.go, loss, self.last)
-        self.go = self.go & loss.isfinite()
-        self.loss_sum = self.loss_sum + loss * images
-        self.wrong, self.good = self.wrong + wrong, self.good + self.go
+        self.last.copy_(torch.where(self.go, loss, self.last))
+        self.go.logical_and_(loss.isfinite())
+        self.loss_sum.add_(loss * images)
+        self.wrong.add_(wrong)
+        self.good.add_(self.go)
+
+    def take(self, other: Unread) -> None:
+        """Its numbers into the tensors that are here, which a graph may know."""
+        for name in ("loss_sum", "wrong", "good", "last", "go"):
+            getattr(self, name).copy_(getattr(other, name))
 
     def read(self) -> tuple[float, int, int, float]:
         """(sum of losses, wrong answers, good steps, last loss), in one transfer."""
@@ -85,6 +92,7 @@ class State:
     plateau: Plateau = field(default_factory=Plateau)
     window: Window = field(default_factory=Window)
     unread: Unread | None = None
+    graphs: graph.Graphs | None = None
     loss: float = math.nan  # of the latest step that was read
     train_loss: float = math.nan
     result: dict | None = None  # of the latest evaluation, with its step
@@ -97,7 +105,14 @@ class State:
         """Goes on adding to `window`, where the losses of this device are best kept."""
         device = next(self.net.parameters()).device
         self.window = window
-        self.unread = Unread.of(window, self.clock.step, device) if defers(device, self.team) else None
+        if not defers(device, self.team):
+            return
+        opened = Unread.of(window, self.clock.step, device)
+        if self.unread is None:
+            self.unread = opened
+            self.graphs = graph.of(self.spec, self.sgd, device)
+        else:
+            self.unread.take(opened)
 
 
 def defers(device: torch.device, team: Team) -> bool:
@@ -112,10 +127,27 @@ def advance(state: State, images_nchw: Tensor, labels: Tensor) -> None:
         state.window.loss_sum += state.loss * state.team.images
         state.window.wrong += wrong
     else:
-        loss, wrong = _forward(state, images_nchw, state.team.begin(labels))
-        state.unread.add(loss, wrong, state.team.images)
-        _update(state, loss, state.unread.go)
+        _advance_unread(state, images_nchw, state.team.begin(labels))
     state.window.images += state.team.images
+
+
+def _advance_unread(state: State, images_nchw: Tensor, labels: Tensor) -> None:
+    """The same without reading the loss, as a graph where there are any."""
+    rates = recipe.rates_at(state.spec, state.net, state.clock, state.plateau.drops)
+    torch.manual_seed(mix(state.spec.run.seed, state.clock.step))  # dropout's masks
+    numbers = on_device(state.sgd.numbers(rates), labels.device) if state.graphs else None
+
+    def on_the_device(images_nchw: Tensor, labels: Tensor, numbers: Tensor | None) -> None:
+        loss, wrong = _forward(state, images_nchw, labels)
+        state.unread.add(loss, wrong, state.team.images)
+        _backward(state, loss)
+        state.sgd.step(rates, state.unread.go, numbers)
+
+    if state.graphs:
+        state.graphs.run(on_the_device, state.sgd.learning(rates), images_nchw, labels, numbers)
+    else:
+        on_the_device(images_nchw, labels, numbers)
+    state.clock = replace(state.clock, step=state.clock.step + 1)
 
 
 def settle(state: State) -> None:
@@ -134,29 +166,29 @@ def step(state: State, images_nchw: Tensor, labels: Tensor) -> tuple[float, int]
 
     Of several processes each is given its own pictures; the answer is that of the whole batch.
     """
+    torch.manual_seed(mix(state.spec.run.seed, state.clock.step))  # dropout's masks
     loss, wrong = _forward(state, images_nchw, state.team.begin(labels))
     value, wrong = state.team.total(loss, wrong)
     if not math.isfinite(value):
         raise NonFinite(_non_finite(state, state.clock.step + 1, value))
-    _update(state, loss)
+    _backward(state, loss)
+    state.sgd.step(recipe.rates_at(state.spec, state.net, state.clock, state.plateau.drops))
+    state.clock = replace(state.clock, step=state.clock.step + 1)
     return value, wrong
 
 
 def _forward(state: State, images_nchw: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """(mean loss, wrong answers) of the pictures that this process has."""
-    torch.manual_seed(mix(state.spec.run.seed, state.clock.step))  # dropout's masks
     for parameter in state.sgd.parameters.values():
         parameter.grad = None
     loss, logits = recipe.loss_and_logits(state.spec, state.net, images_nchw, labels)
     return loss, (logits.argmax(1) != labels).sum()
 
 
-def _update(state: State, loss: Tensor, go: Tensor | None = None) -> None:
+def _backward(state: State, loss: Tensor) -> None:
     share = recipe.gradient_share(state.spec, state.team.images) * state.team.share
     loss.backward(torch.full_like(loss, share))  # a number that is sent to the device would be waited for
     state.team.gradients()
-    state.sgd.step(recipe.rates_at(state.spec, state.net, state.clock, state.plateau.drops), go)
-    state.clock = replace(state.clock, step=state.clock.step + 1)
 
 
 def mix(seed: int, number: int) -> int:

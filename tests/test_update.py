@@ -64,3 +64,12 @@ def test_nan_is_kept_in_the_copy():
     copy = torch.zeros(5, dtype=torch.bfloat16)
     door.update(w, v, g, 0.9, 0.01, 0.0, copy)
     assert torch.isnan(copy).tolist() == [False, False, True, False, False]
+
+
+def test_numbers_on_the_device_stand_in_for_the_three():
+    (w, v, g), plain = tensors((70, 11), torch.float32), tensors((70, 11), torch.float32)
+    (numbers,) = door.on_device([(0.9, 0.01, 0.01 * 5e-4)], w.device)
+    door.update(w, v, g, 0.0, 1e9, 1e9, numbers=numbers)
+    door.update(*plain, 0.9, 0.01, 5e-4)
+    assert torch.allclose(w, plain[0], rtol=1e-6, atol=1e-7)
+    assert torch.allclose(v, plain[1], rtol=1e-5, atol=1e-7)

@@ -10,12 +10,13 @@ from alexnet.kernels import update as door
 pytestmark = needs_triton
 
 
-def update(w, v, g, *numbers, copy=None, go=None):
+def update(w, v, g, momentum, rate, decay, copy=None, go=None):
     """The kernel itself: on a CPU the door would take the compiled loop."""
     from alexnet.kernels import update_triton
 
     there = [None if t is None else t.to(DEVICE) for t in (w, v, g, copy)]
-    update_triton.update(*there, *numbers, go=None if go is None else go.to(DEVICE))
+    (numbers,) = door.on_device([(momentum, rate, rate * decay)], torch.device(DEVICE))
+    update_triton.update(*there, numbers, go=None if go is None else go.to(DEVICE))
     for t, changed in zip((w, v, g, copy), there, strict=True):
         if t is not None:
             t.copy_(changed)

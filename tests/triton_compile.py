@@ -11,7 +11,7 @@ from alexnet.kernels.gpu import BLOCK
 
 CHANNELS = {"outer": (1, 1, 0, 1), "inner": (48, 1, 2, 5)}
 SAME_MAP = {"outer": (27, 27 * 256, 2, 5), "inner": (27, 256, 2, 5)}
-NUMBERS = ("k", "a", "momentum", "rate", "rate_decay")
+NUMBERS = ("k", "a")
 
 
 def compile_for_hopper(kernel, types: dict[str, str], constants: dict) -> None:
@@ -31,7 +31,7 @@ for number in ("*bf16", "*fp32"):
         compile_for_hopper(lrn_triton._forward, {"x": number, "y": number}, constants)
         compile_for_hopper(lrn_triton._weigh, {"x": number, "g": number, "t": "*fp32"}, constants)
         compile_for_hopper(lrn_triton._backward, {"x": number, "g": number, "t": "*fp32", "dx": number}, back)
-    pointers = {"w": "*fp32", "v": "*fp32", "gradient": number, "copy": "*bf16", "go": "*u8"}
+    pointers = {"w": "*fp32", "v": "*fp32", "gradient": number, "copy": "*bf16", "go": "*u8", "numbers": "*fp32"}
     for guard in (False, True):
         compile_for_hopper(update_triton._update, pointers, {"COPY": True, "GUARD": guard, "BLOCK": BLOCK})
     pointers = {"squares": "*u8", "drawn": "*i32", "mean": "*fp32", "scales": "*fp32", "out": number}

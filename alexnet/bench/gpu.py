@@ -186,7 +186,9 @@ def _update_row(device: torch.device, toy: bool) -> dict:
     parameter.grad = g
     fused = True if device.type == "cuda" else None
     sgd = torch.optim.SGD([parameter], lr=1e-9, momentum=0.9, weight_decay=5e-4, fused=fused)
-    calls = {"ours": lambda: update.update(w, v, narrow, 0.9, 1e-9, 5e-4, copy), "torch.optim.SGD": sgd.step}
+    numbers = 0.9, 1e-9, 5e-4
+    sent = update.on_device([(0.9, 1e-9, 1e-9 * 5e-4)], device)[0] if device.type == "cuda" else None
+    calls = {"ours": lambda: update.update(w, v, narrow, *numbers, copy, numbers=sent), "torch.optim.SGD": sgd.step}
     row = _kernel_row("gpu_update", measured_s(calls, device, toy), 20 * w.numel())
     return row | {"weights": w.numel(), "backend": update.chosen(w, v, narrow, copy)}
 

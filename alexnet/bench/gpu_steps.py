@@ -14,6 +14,7 @@ from torch import Tensor
 from alexnet import recipe
 from alexnet.bench import stock
 from alexnet.bench.train import PEERS
+from alexnet.kernels.update import on_device
 from alexnet.schedule import Clock
 from alexnet.sgd import Sgd
 from alexnet.spec import Spec
@@ -28,6 +29,7 @@ def ours(spec: Spec, images_nchw: Tensor, labels: Tensor, *, compiled: bool = Fa
     net = recipe.build(spec.net, 0).to(images_nchw.device, memory_format=torch.channels_last).train()
     sgd = Sgd.of(net, recipe.rules(spec, net), images_nchw.dtype)
     rates = recipe.rates_at(spec, net, Clock(0, 1000, 90_000))
+    numbers = on_device(sgd.numbers(rates), images_nchw.device) if images_nchw.is_cuda else None
     forward = torch.compile(net) if compiled else net
 
     def step() -> object:
@@ -35,7 +37,7 @@ def ours(spec: Spec, images_nchw: Tensor, labels: Tensor, *, compiled: bool = Fa
             parameter.grad = None
         loss, _ = recipe.loss_and_logits(spec, forward, images_nchw, labels)
         loss.backward()
-        sgd.step(rates)
+        sgd.step(rates, numbers=numbers)
         return loss.item() if read_loss else None
 
     return step

@@ -5,6 +5,7 @@
 w and v are float32; the gradient float32 or bfloat16; `copy` is the bfloat16 tensor that the net computes with, where
 it computes in bfloat16. 20 bytes a weight are moved, a third of what one pass for each operation moves. `go`, a bool on
 the device, leaves everything as it is where it is False: a step can be called off that the host knows nothing of yet.
+`numbers`, float32 on the device, hold momentum, rate and rate * decay of a step that is replayed with others each time.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ def chosen(w: Tensor, v: Tensor, gradient: Tensor, copy: Tensor | None = None) -
     return ("reference", obstacle) if obstacle else ("triton", "one kernel")
 
 
+def on_device(rows: list[tuple[float, float, float]], device: torch.device) -> Tensor:
+    """float32 (rows, 3) there, sent without a wait."""
+    host = torch.tensor(rows, dtype=torch.float32, pin_memory=device.type == "cuda")
+    return host.to(device, non_blocking=True)
+
+
 def _is_dense(t: Tensor) -> bool:
     return t.is_contiguous() or (t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last))
 
@@ -49,18 +56,21 @@ def update(
     decay: float,
     copy: Tensor | None = None,
     go: Tensor | None = None,
+    numbers: Tensor | None = None,
 ) -> None:
     """v <- momentum * v - rate * gradient - rate * decay * w; w <- w + v; copy <- w, all of one shape and in place
-    (paper, section 5). w and v float32, the gradient float32 or bfloat16, `copy` bfloat16, `go` () bool or None.
+    (paper, section 5). w and v float32, the gradient float32 or bfloat16, `copy` bfloat16, `go` () bool or None,
+    `numbers` (3,) float32 in place of the three numbers, or None.
     """
     backend, _ = chosen(w, v, gradient, copy)
-    if backend == "reference":
-        reference(w, v, gradient, momentum, rate, decay, copy, go)
+    if backend == "reference" or (backend == "numba" and numbers is not None):
+        reference(w, v, gradient, momentum, rate, decay, copy, go, numbers)
         return
     if backend == "triton":
         from alexnet.kernels import update_triton
 
-        update_triton.update(w, v, gradient, copy, momentum, rate, decay, go)
+        given = on_device([(momentum, rate, rate * decay)], w.device)[0] if numbers is None else numbers
+        update_triton.update(w, v, gradient, copy, given, go)
         return
     if go is not None and not go:  # on the CPU there is nothing to wait for
         return
@@ -83,17 +93,19 @@ def reference(
     decay: float,
     copy: Tensor | None = None,
     go: Tensor | None = None,
+    numbers: Tensor | None = None,
 ) -> None:
     """The rule in plain PyTorch, any device and type."""
     if go is not None:
         new = [t.clone() for t in (w, v, copy) if t is not None]
-        reference(*new[:2], gradient, momentum, rate, decay, *new[2:])
+        reference(*new[:2], gradient, momentum, rate, decay, *new[2:], numbers=numbers)
         for t, changed in zip((w, v, copy), new, strict=False):
             t.copy_(torch.where(go, changed, t))
         return
-    v.mul_(momentum).sub_(gradient.to(v.dtype), alpha=rate)
-    if decay:
-        v.sub_(w, alpha=rate * decay)
+    if numbers is not None:
+        v.mul_(numbers[0]).sub_(gradient * numbers[1]).sub_(w * numbers[2])
+    else:
+        v.mul_(momentum).sub_(gradient.to(v.dtype), alpha=rate).sub_(w, alpha=rate * decay)
     w.add_(v)
     if copy is not None:
         copy.copy_(w)

@@ -13,13 +13,14 @@ from alexnet.kernels.gpu import BLOCK, on
 
 @triton.jit
 def _update(
-    w, v, gradient, copy, go, n, momentum, rate, rate_decay,
+    w, v, gradient, copy, go, numbers, n,
     COPY: tl.constexpr, GUARD: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     if GUARD:
         n = tl.where(tl.load(go) != 0, n, 0)
     mine = i < n
+    momentum, rate, rate_decay = tl.load(numbers), tl.load(numbers + 1), tl.load(numbers + 2)
     weight = tl.load(w + i, mask=mine)
     velocity = momentum * tl.load(v + i, mask=mine)
     velocity = velocity - rate * tl.load(gradient + i, mask=mine).to(tl.float32) - rate_decay * weight
@@ -31,21 +32,16 @@ def _update(
 
 
 def update(
-    w: Tensor,
-    v: Tensor,
-    gradient: Tensor,
-    copy: Tensor | None,
-    momentum: float,
-    rate: float,
-    decay: float,
-    go: Tensor | None = None,
+    w: Tensor, v: Tensor, gradient: Tensor, copy: Tensor | None, numbers: Tensor, go: Tensor | None = None
 ) -> None:
-    """w, v and `copy` (where there is one) in place; nothing where `go` (() bool, if there is one) is False."""
-    if not w.numel():
+    """w, v and `copy` (where there is one) in place; nothing where `go` (() bool, if there is one) is False. `numbers`
+    (3,) float32 on their device: momentum, rate, rate * decay.
+    """
+    n = w.numel()
+    if not n:
         return
-    n, numbers = w.numel(), (float(momentum), float(rate), float(rate * decay))
     with on(w.device):
         copied, guarded = copy is not None, go is not None
         flag = go.view(torch.uint8) if guarded else w
-        pointers = (w, v, gradient, copy if copied else w, flag)
-        _update[(triton.cdiv(n, BLOCK),)](*pointers, n, *numbers, copied, guarded, BLOCK)
+        pointers = (w, v, gradient, copy if copied else w, flag, numbers)
+        _update[(triton.cdiv(n, BLOCK),)](*pointers, n, copied, guarded, BLOCK)
