@@ -28,7 +28,7 @@ SHORT_STEPS = ("run.batch=32", "sgd.rate=0.003", "sgd.bias_rate=0.006")  # 3,000
 RATES = tuple((f"sgd.rate={rate}", f"sgd.bias_rate={2 * rate}") for rate in (0.001, 0.003, 0.01))
 
 
-def _quick(length: str = "27ep", *changes: Change, **fields) -> Scale:
+def _quick(length: str = "18ep", *changes: Change, **fields) -> Scale:
     base = (quick, *SHORT_STEPS, *LINEAR)
     return Scale("quick", "shapes", 32, 3000, length, "cifar_quick", (*base, *changes), **fields)
 
@@ -43,7 +43,7 @@ def _ilsvrc(*changes: Change, **fields) -> Scale:
     return Scale("ilsvrc", None, 256, 1281167, changes=changes, **fields)
 
 
-def _everywhere(*changes: Change, length: str = "27ep", **fields) -> tuple[Scale, ...]:
+def _everywhere(*changes: Change, length: str = "18ep", **fields) -> tuple[Scale, ...]:
     """The three scales with the same changes."""
     return _quick(length, *changes, **fields), _imagenette(*changes, **fields), _ilsvrc(*changes, **fields)
 
@@ -80,7 +80,7 @@ CLAIMS = (
         arms=(Arm("lrn"), Arm("none", ("net.lrn=none",))),
         findings=(Finding("none", "lrn", paper=0.02, log=0.02),),
         scales=(
-            Scale("quick", "shapes", 32, 3000, "20ep", "cifar_11pct", (narrow, *SHORT_STEPS, *LINEAR)),
+            Scale("quick", "shapes", 32, 3000, "14ep", "cifar_11pct", (narrow, *SHORT_STEPS, *LINEAR)),
             Scale("cifar", None, 32, 50000, "120ep", "cifar_11pct"),
         ),
         views=10,
@@ -108,7 +108,7 @@ CLAIMS = (
             Finding("plain_norm", "as_run", claimed=False),
             Finding("as_run", "batch_norm", claimed=False),
         ),
-        scales=_everywhere(length="20ep"),
+        scales=_everywhere(length="14ep"),
         views=10,
         note="plain_norm is (k, alpha, beta, n) = (0, 1, 1, N): a window of 511 maps holds all of them.",
     ),
@@ -193,7 +193,7 @@ CLAIMS = (
             Finding("one_net", "five_nets", "top5_error", paper=0.018),
             Finding("one_net", "five_nets", paper=0.026),
         ),
-        scales=_everywhere(length="18ep"),
+        scales=_everywhere(length="14ep"),
         views=10,
         members=5,
         note="A seed is five runs: one_net is the mean of their errors, five_nets the error of their mean.",
@@ -230,7 +230,7 @@ CLAIMS = (
             Finding("as_run", "pretrained", "top5_error", paper=0.016, log=0.0159),
             Finding("sixth_conv", "pretrained", claimed=False),
         ),
-        scales=(_quick("30ep", classes=5), _imagenette(classes=5), _ilsvrc(classes=200, of_classes=1000)),
+        scales=(_quick("20ep", classes=5), _imagenette(classes=5), _ilsvrc(classes=200, of_classes=1000)),
         note="In 2012 the many classes were the 22,000 of ImageNet's Fall 2011 release. Here they are all classes of "
         "the data, and the first few of them are the task.",
     ),
@@ -270,7 +270,7 @@ CLAIMS = (
         arms=(Arm("as_run", LINEAR), Arm("modern", preset="modern")),
         findings=(Finding("as_run", "modern"),),
         scales=(
-            Scale("quick", "shapes", 32, 3000, "30ep", "as_run", (small,)),
+            Scale("quick", "shapes", 32, 3000, "18ep", "as_run", (small,)),
             Scale("imagenette", None, 128, 9469, "15ep", "as_run", (cropped,)),
             Scale("imagenette30", None, 128, 9469, "30ep", "as_run", (cropped,)),
             _ilsvrc(),

@@ -25,6 +25,7 @@ def steps(state, dtype, sizes):
     return state
 
 
+on_a_cpu = pytest.mark.skipif(DEVICE != "cpu", reason="a stand-in for what a GPU does itself")
 SIZES = [8, 8, 8, 8, 8, 5, 8, 8, 5, 5, 5, 5, 8]
 
 
@@ -44,6 +45,7 @@ def captured(monkeypatch):
     return found
 
 
+@on_a_cpu
 def test_pictures_labels_and_rates_reach_a_replay(captured, tiny_pack):
     steep = ("sgd.schedule.kind=exp", "sgd.schedule.factor=1000", "run.length=13st")
     (state, place), (plain, _) = (train.prepare(spec(*steep), tiny_pack) for _ in range(2))
@@ -57,6 +59,7 @@ def test_pictures_labels_and_rates_reach_a_replay(captured, tiny_pack):
         torch.testing.assert_close(state.sgd.weights[name], weight, rtol=1e-4, atol=1e-6)
 
 
+@on_a_cpu
 def test_what_cannot_be_captured_runs_as_it_is(captured, monkeypatch, tiny_pack, capsys):
     def refuse(step, inputs):
         raise RuntimeError("operation not permitted when stream is capturing")
