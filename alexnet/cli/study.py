@@ -53,19 +53,29 @@ def study(
         found = [_listed(claim, scale, seeds, folder, out) for claim in chosen]
         emit({"scale": scale, "claims": found}, json, _list_table(found, scale))
         return
-    chapters = []
+    studies, counts = [], {}
     for claim in chosen:
         at = claim.scale(scale)
         pack = open_data(at, data, progress("packing"))
-        file, count = out or folder / claim.name / "rows.jsonl", seeds or claim.seeds
-        pictures = len(pack.splits["train"])
-        time_s = cost_s(claim, at, count, studying.read_rows(file), folder / "speed.json", pictures, settings)
-        say(f"{claim.name}, {scale}: {claim.statement}\n{count} seeds, about {duration(time_s)} to go")
-        it = studying.Study(claim, at, pack, folder / claim.name / scale, settings)
-        try:
-            chapters.append(report.Chapter(claim, at, studying.study(it, count, file, side_by_side=jobs)))
-        except train.Stopped as stopped:
-            sys.exit(stopped.code)
+        counts[claim.name] = seeds or claim.seeds
+        file, pictures = out or folder / claim.name / "rows.jsonl", len(pack.splits["train"])
+        rows = studying.read_rows(file)
+        time_s = cost_s(claim, at, counts[claim.name], rows, folder / "speed.json", pictures, settings)
+        say(f"{claim.name}, {scale}: {claim.statement}\n{counts[claim.name]} seeds, about {duration(time_s)} to go")
+        studies.append(studying.Study(claim, at, pack, folder / claim.name / scale, settings))
+
+    def rows_file(it: studying.Study) -> Path:
+        return out or folder / it.claim.name / "rows.jsonl"
+
+    chapters = []
+    try:
+        if jobs > 1 and len(studies) > 1:
+            studying.ahead(studies, counts, rows_file, jobs)
+        for it in studies:
+            found = studying.study(it, counts[it.claim.name], rows_file(it), side_by_side=jobs)
+            chapters.append(report.Chapter(it.claim, it.scale, found))
+    except train.Stopped as stopped:
+        sys.exit(stopped.code)
     page = report.write(chapters, folder / chosen[0].name if len(chosen) == 1 else folder)
     found = [{"name": c.claim.name, "statement": c.claim.statement, "findings": report.findings(c)} for c in chapters]
     emit({"scale": scale, "report": str(page), "claims": found}, json, f"{report.text(chapters)}\n\nreport: {page}")

@@ -6,17 +6,19 @@ A run whose loss stopped being finite answers by chance, never arrives, and coun
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from statistics import fmean
 
-from alexnet import evaluate, predict
+from alexnet import checkpoint, evaluate, predict
 from alexnet.data.pack import Pack
 from alexnet.log import read_metrics
 from alexnet.startup import GLUED
 from alexnet.study.words import Arm, Claim, Scale
 
 DIVERGED = "diverged.txt"  # stands in a run folder in place of a model
+MEASURED = ".errors.json"  # what was measured of a run's model
 
 
 def measure(claim: Claim, arm: Arm, scale: Scale, runs: list[Path], pack: Pack) -> dict:
@@ -48,10 +50,28 @@ def _value(metric: str, runs: list[Path], views: int, scale: Scale, pack: Pack) 
 
 
 def errors(runs: list[Path], pack: Pack, split: str, views: int) -> dict:
-    """`evaluate.evaluate` of the runs' models, averaged."""
-    predictors = [predict.load(run) for run in runs]
-    members = [predictor.member for predictor in predictors]
-    return evaluate.evaluate(members, pack.splits[split], views, predictors[0].place, pack.classes)
+    """{"top1_error", "top5_error"} of the runs' models, averaged; of a single one measured once and kept beside it."""
+    kept = runs[0] / MEASURED
+    known = json.loads(kept.read_text()) if len(runs) == 1 and kept.exists() else {}
+    key = f"{pack.fingerprint}, {split}, {views} views"
+    if key not in known:
+        predictors = [predict.load(run) for run in runs]
+        members = [predictor.member for predictor in predictors]
+        found = evaluate.evaluate(members, pack.splits[split], views, predictors[0].place, pack.classes)
+        known[key] = {name: found[name] for name in ("top1_error", "top5_error")}
+        if len(runs) == 1:
+            checkpoint.write_json(kept, known)
+    return known[key]
+
+
+def asked(claim: Claim, arm: Arm, scale: Scale) -> frozenset[tuple[str, int]]:
+    """(split, views) of the errors that `measure` wants of a run of the arm."""
+    metrics = {finding.metric for finding in claim.findings_at(scale)}
+    found = (
+        {("val", arm.views or claim.views)} if metrics & {"top1_error", "top5_error"} and not arm.ensemble else set()
+    )
+    found |= {("train", 1)} if metrics & {"gap", "train_error"} else set()
+    return frozenset(found | ({("val", 1)} if "gap" in metrics else set()))
 
 
 def logged(run: Path, key: str) -> list[tuple[float, float]]:

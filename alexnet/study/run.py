@@ -41,13 +41,16 @@ STARTED_FROM = ".started-from"  # stands in a run folder that did not start from
 
 @dataclass(frozen=True)
 class Job:
-    """One training: `classes` of the pack's are its task, `start` is the run whose weights it begins with."""
+    """One training: `classes` of the pack's are its task, `start` is the run whose weights it begins with; `asked` are
+    the errors (split, views) that will be wanted of it.
+    """
 
     spec: Spec
     pack: Path
     classes: int | None
     run: Path
     start: Path | None = None
+    asked: frozenset[tuple[str, int]] = frozenset()
 
     @property
     def finished(self) -> bool:
@@ -83,7 +86,8 @@ class Study:
 
 def _digest(spec: Spec | dict, *more: str) -> str:
     record = spec if isinstance(spec, dict) else spec_module.to_dict(spec)
-    record = {**record, "run": {k: v for k, v in record["run"].items() if k not in runs.FREE_TO_CHANGE}}
+    free = (*runs.FREE_TO_CHANGE, "evaluate_every")
+    record = {**record, "run": {k: v for k, v in record["run"].items() if k not in free}}
     return hashlib.sha256(json.dumps([record, *more], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -97,7 +101,8 @@ def jobs_of(study: Study, arm: Arm, seed: int, chosen: tuple[str, ...] = ()) -> 
             start = study.folder / f"{arm.name}-before-seed{number}"
             before = spec_module.change(study.spec(arm, number), [f"net.classes={len(study.pack.classes)}"])
             found.append(Job(before, study.pack.path, None, start))
-        found.append(Job(study.spec(arm, number, chosen), study.pack.path, study.scale.classes, run, start))
+        asked = study_measure.asked(study.claim, arm, study.scale)
+        found.append(Job(study.spec(arm, number, chosen), study.pack.path, study.scale.classes, run, start, asked))
     return found
 
 
@@ -115,6 +120,8 @@ def execute(job: Job) -> None:
             begin_with(job, pack)
         try:
             train.train(job.spec, pack, job.run)
+            for split, views in sorted(job.asked):  # here, beside other trainings
+                study_measure.errors([job.run], pack, split, views)
         except train.NonFinite as error:
             (job.run / DIVERGED).write_text(f"{error}\n")
         except UsageError as error:
@@ -243,6 +250,26 @@ def study(
     return {key: row for key, row in rows.items() if key[1] < seeds}
 
 
+def ahead(studies: list[Study], seeds: dict[str, int], out: Callable[[Study], Path], side_by_side: int) -> None:
+    """Trains side by side what several claims miss, equal runs once; `study` then finds them. `seeds` by claim. Arms
+    that choose from a grid, or start from another run, are left to `study`.
+    """
+    jobs: dict[str, Job] = {}
+    for it in studies:
+        rows, known = rows_of(it, read_rows(out(it))), finished_runs(it.folder.parent.parent, it.scale.name)
+        for seed in range(seeds[it.claim.name]):
+            for arm in it.claim.arms_at(it.scale):
+                if (arm.name, seed) in rows or arm.grid or (arm.runs_of and it.claim.arm(arm.runs_of).grid):
+                    continue
+                for job in jobs_of(it, arm, seed):
+                    key = _digest(job.spec, str(job.classes))
+                    if not job.start and not _known(job, it, known).finished:
+                        jobs[key] = replace(jobs.get(key, job), asked=jobs.get(key, job).asked | job.asked)
+    start = time.monotonic()
+    for done, job in enumerate(run_all(list(jobs.values()), side_by_side, execute), 1):
+        _progress(studies[0], job, done, len(jobs), time.monotonic() - start)
+
+
 def _choose(it: Study, arm: Arm, rows: dict, side_by_side: int, run: Callable, measure: Callable) -> tuple[str, ...]:
     """The settings of the arm's grid with the best first metric: those of its earlier rows, or found by probes."""
     for (name, _), row in rows.items():
@@ -312,4 +339,5 @@ def _commit() -> str | None:
 
 def _progress(it: Study, job: Job, done: int, total: int, spent_s: float) -> None:
     left = duration(spent_s / done * (total - done))
-    say(f"{it.claim.name}, {it.scale.name}: {job.run.name} is done; {done} of {total} runs, {left} left")
+    claim = job.run.parent.parent.name
+    say(f"{claim}, {it.scale.name}: {job.run.name} is done; {done} of {total} runs, {left} left")

@@ -138,6 +138,6 @@ def change(spec: Spec, changes: tuple[Change, ...]) -> Spec:
 def spec_of(claim: Claim, arm: Arm, scale: Scale, classes: int, seed: int, settings: tuple[str, ...] = ()) -> Spec:
     """The resolved spec of one run: preset, the scale's changes, the arm's, then `settings`."""
     base = spec_module.preset(arm.preset or scale.preset, classes=classes)
-    how_often = ("run.evaluate_every=5%", "run.log_every=0.25ep", "run.checkpoint_every=25%", "run.keep=1")
+    how_often = ("run.evaluate_every=25%", "run.log_every=0.25ep", "run.checkpoint_every=25%", "run.keep=1")
     run = (f"run.length={scale.length}", f"run.seed={seed}", *how_often)
     return change(base, (*scale.changes, *arm.changes, *run, *settings))
