@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from importlib.util import find_spec
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from alexnet import machine
@@ -26,27 +27,29 @@ from alexnet.bench.train import table_flops
 from alexnet.bench.turns import gemm, in_turns_s
 from alexnet.data import augment
 from alexnet.data.augment import Preprocessing
-from alexnet.kernels import lrn, update
+from alexnet.kernels import lrn, pool, update
 from alexnet.kernels.crop import Cutter
 from alexnet.net import layer_sizes
 from alexnet.spec import Spec
 
 SIZE_PX, CROP_PX, CLASSES = 256, 224, 1000
-STEPS = (("as_run", 128), ("as_run", 1024), ("torchvision", 1024))
+STEPS = (("as_run", 1024), ("as_run", 128), ("torchvision", 1024))
 TOY_STEPS = (("as_run", 2), ("torchvision", 2))
 FULL_S = 0.2  # of calls in a row, between two waits for the GPU
 
 
-def rows(toy: bool, data: str | None = None) -> list[dict]:
-    """The floors, kernels, steps and the fed step. Nothing is read from `data`."""
+def rows(toy: bool, data: str | None = None) -> Iterator[dict]:
+    """The floors, the fed step, steps and kernels, each as soon as it is measured. Nothing is read from `data`."""
     device, _ = machine.device("auto")
     toy = toy or device.type == "cpu"
-    floors = _floors(device, toy)
-    found = [_norm_row(device, toy), _map_norm_row(device, toy), _cut_row(device, toy), _update_row(device, toy)]
-    found += [_step_row(preset, batch, device, toy) for preset, batch in (TOY_STEPS if toy else STEPS)]
-    found += [_fed_row(device, 2 if toy else 1024, toy)]
-    here = {"device": _where(device), "toy": toy}
-    return [row | here for row in [_floor_row(floors), *(_with_floors(row, floors) for row in found)]]
+    machine.arithmetic(device, "bf16", False)
+    floors, here = _floors(device, toy), {"device": _where(device), "toy": toy}
+    yield _floor_row(floors) | here
+    yield _with_floors(_fed_row(device, 2 if toy else 1024, toy), floors) | here
+    for preset, batch in TOY_STEPS if toy else STEPS:
+        yield _with_floors(_step_row(preset, batch, device, toy), floors) | here
+    for row in (_norm_row, _map_norm_row, _pool_row, _cut_row, _update_row):
+        yield _with_floors(row(device, toy), floors) | here
 
 
 def _where(device: torch.device) -> dict:
@@ -134,9 +137,9 @@ def _norm_row(device: torch.device, toy: bool) -> dict:
         return lrn.local_response_norm(x, *numbers, groups=2)
 
     calls = {"ours": forward_backward(our, narrow), "forward": lambda: our(narrow.detach())}
-    calls |= {"ours_fp32": forward_backward(our, x), "torch": forward_backward(peer, narrow.detach())}
+    calls |= {"fp32": forward_backward(our, x), "torch": forward_backward(peer, narrow.detach())}
     if device.type == "cuda":
-        calls["torch compiled"] = forward_backward(torch.compile(peer), narrow.detach())
+        calls["torch compiled"] = forward_backward(torch.compile(peer, dynamic=False), narrow.detach())
     row = _kernel_row("gpu_lrn", measured_s(calls, device, toy), 5 * narrow.nbytes)
     return row | {"shape": shape, "backend": lrn.chosen(device, narrow.dtype)}
 
@@ -149,8 +152,18 @@ def _map_norm_row(device: torch.device, toy: bool) -> dict:
     calls = {"ours": forward_backward(lambda x: lrn.spatial_response_norm(x, 5, 1e-3, 0.75, 1.0), x)}
     calls["torch"] = forward_backward(peer, x.detach())
     if device.type == "cuda":
-        calls["torch compiled"] = forward_backward(torch.compile(peer), x.detach())
+        calls["torch compiled"] = forward_backward(torch.compile(peer, dynamic=False), x.detach())
     return _kernel_row("gpu_spatial_norm", measured_s(calls, device, toy), 5 * x.nbytes) | {"shape": shape}
+
+
+def _pool_row(device: torch.device, toy: bool) -> dict:
+    """Layer 1's max pooling in bf16, forward and backward, against PyTorch's."""
+    shape = (4, 96, 13, 13) if toy else (128, 96, 55, 55)
+    x = torch.randn(shape, device=device).bfloat16().contiguous(memory_format=torch.channels_last)
+    ways = {"ours": lambda x: pool.max_pool(x, 3, 2), "torch": lambda x: F.max_pool2d(x, 3, 2)}
+    times_s = measured_s({way: forward_backward(call, x.detach()) for way, call in ways.items()}, device, toy)
+    outputs = x.numel() // 4  # x, y and a byte for the place; then the gradient, that byte, and the gradient at x
+    return _kernel_row("gpu_max_pool", times_s, 2 * x.nbytes + outputs * (2 * 2 + 2 * 1)) | {"shape": shape}
 
 
 def _cut_row(device: torch.device, toy: bool) -> dict:

@@ -22,23 +22,20 @@ from alexnet.spec import Spec
 Step = Callable[[], object]
 
 
-def ours(spec: Spec, images_nchw: Tensor, labels: Tensor, *, compiled: bool = False, read_loss: bool = False) -> Step:
-    """A step of the preset's net as training does it, with the rates of a run's beginning; `read_loss` waits for the
-    loss, as a loop does that looks at every one.
-    """
+def ours(spec: Spec, images_nchw: Tensor, labels: Tensor, *, compiled: bool = False) -> Step:
+    """A step of the preset's net as training does it, with the rates of a run's beginning."""
     net = recipe.build(spec.net, 0).to(images_nchw.device, memory_format=torch.channels_last).train()
     sgd = Sgd.of(net, recipe.rules(spec, net), images_nchw.dtype)
     rates = recipe.rates_at(spec, net, Clock(0, 1000, 90_000))
     numbers = on_device(sgd.numbers(rates), images_nchw.device) if images_nchw.is_cuda else None
-    forward = torch.compile(net) if compiled else net
+    forward = torch.compile(net, dynamic=False) if compiled else net
 
-    def step() -> object:
+    def step() -> None:
         for parameter in sgd.parameters.values():
             parameter.grad = None
         loss, _ = recipe.loss_and_logits(spec, forward, images_nchw, labels)
         loss.backward()
         sgd.step(rates, numbers=numbers)
-        return loss.item() if read_loss else None
 
     return step
 
@@ -63,15 +60,13 @@ def ways(preset: str, spec: Spec, images_nchw: Tensor, labels: Tensor) -> dict[s
 
     def peer(**options) -> Step:
         net = PEERS[preset](spec.net.classes, spec.net.fc6.outputs)
-        net = torch.compile(net, **options) if options else net
+        net = torch.compile(net, dynamic=False, **options) if options else net
         return stock.training_step(net, len(labels), spec.net.classes, bf16, device)
 
     found = {"eager": lambda: ours(spec, images_nchw, labels), "stock eager": peer}
     if device == "cuda":
         found |= {
-            "eager, loss read": lambda: ours(spec, images_nchw, labels, read_loss=True),
             "graph": lambda: graphed(ours(spec, images_nchw, labels)),
-            "compiled": lambda: ours(spec, images_nchw, labels, compiled=True),
             "compiled, graph": lambda: graphed(ours(spec, images_nchw, labels, compiled=True)),
             "stock compiled": lambda: peer(mode="default"),
             "stock compiled, graphs": lambda: peer(mode="reduce-overhead"),

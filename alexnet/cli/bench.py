@@ -35,10 +35,12 @@ def bench(
     from alexnet.bench.turns import place
 
     names = ("train", "lrn", "loader", "predict", "doctor") if what == "all" else (what,)
-    found = [importlib.import_module(f"alexnet.bench.{name}").rows(toy, data) for name in names]
-    rows = [{"toy": toy, **row, **place()} for group in found for row in group]
-    if out is not None:
-        with open(out, "a") as file:
-            file.writelines(json_module.dumps(row) + "\n" for row in rows)
+    rows = []
+    for name in names:
+        for row in importlib.import_module(f"alexnet.bench.{name}").rows(toy, data):
+            rows.append({"toy": toy, **row, **place()})
+            if out is not None:  # at once: the next one may take minutes
+                with open(out, "a") as file:
+                    file.write(json_module.dumps(rows[-1]) + "\n")
     cells = [("what", "ours", "peers", "ratio", "more"), *map(tables.bench_row, rows)]
     emit({"rows": rows}, json, tables.aligned(cells))
