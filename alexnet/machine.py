@@ -91,7 +91,8 @@ def naming_operations() -> Iterator[None]:
 
 def versions() -> dict:
     """What a result depends on, for run folders and rows of results."""
-    return {
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return gpu | {
         "python": platform.python_version(),
         "torch": torch.__version__,
         "cpu": cpu_name(),

@@ -160,10 +160,20 @@ def _pool_row(device: torch.device, toy: bool) -> dict:
     """Layer 1's max pooling in bf16, forward and backward, against PyTorch's."""
     shape = (4, 96, 13, 13) if toy else (128, 96, 55, 55)
     x = torch.randn(shape, device=device).bfloat16().contiguous(memory_format=torch.channels_last)
-    ways = {"ours": lambda x: pool.max_pool(x, 3, 2), "torch": lambda x: F.max_pool2d(x, 3, 2)}
-    times_s = measured_s({way: forward_backward(call, x.detach()) for way, call in ways.items()}, device, toy)
+    calls = {
+        "ours": _through(lambda x: pool.max_pool(x, 3, 2), x),
+        "torch": _through(lambda x: F.max_pool2d(x, 3, 2), x),
+    }
+    times_s = measured_s(calls, device, toy)
     outputs = x.numel() // 4  # x, y and a byte for the place; then the gradient, that byte, and the gradient at x
     return _kernel_row("gpu_max_pool", times_s, 2 * x.nbytes + outputs * (2 * 2 + 2 * 1)) | {"shape": shape}
+
+
+def _through(layer: Callable[[Tensor], Tensor], x_nchw: Tensor) -> Callable[[], object]:
+    """Forward and backward of a layer that makes maps smaller."""
+    x = x_nchw.detach().requires_grad_()
+    g = torch.randn_like(layer(x))
+    return lambda: torch.autograd.grad(layer(x), x, g)
 
 
 def _cut_row(device: torch.device, toy: bool) -> dict:
