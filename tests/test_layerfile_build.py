@@ -217,6 +217,19 @@ def test_classes_are_shared_by_joined_output_layers():
     assert (net.shapes["left"], net.shapes["right"], net.tops) == ((6,), (10,), ("all",))
 
 
+def test_what_figures_show_of_a_net(net):
+    assert list(net.colour_kernels()) == ["conva"]
+    assert net.colour_kernels()["conva"].shape == (8, 3, 5, 5)
+    assert net.last_hidden == ("handed",)
+
+
+def test_what_figures_show_of_run_145():
+    with torch.device("meta"):
+        net = build(real("2012/layers-145.cfg"))
+    assert {name: kernels.shape[0] for name, kernels in net.colour_kernels().items()} == {"conv1a": 48, "conv1b": 48}
+    assert net.last_hidden == ("hs2a", "hs2b")
+
+
 def test_costs_with_a_target_per_output():
     net = build(OWN / "layers-targets.cfg").double()
     x, t = images(3).double(), torch.rand(3, 8).round().double()

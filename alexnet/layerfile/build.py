@@ -26,7 +26,7 @@ from alexnet.layerfile.lex import shown
 from alexnet.layerfile.neurons import Activation
 from alexnet.layerfile.parse import fail, read
 from alexnet.layerfile.records import Layer, Network, SgdGroup
-from alexnet.layerfile.tops import is_logistic, on_labels_of, tops_of, with_classes
+from alexnet.layerfile.tops import is_logistic, last_hidden_of, on_labels_of, tops_of, with_classes
 from alexnet.spec import LayerFile
 
 
@@ -162,6 +162,24 @@ class LayerNet(nn.Module):
     def parameter_name(self, layer: str, i: int | None) -> str:
         """The state-dict name of a layer's matrix for input i, or of its biases for None."""
         return f"layers.{self.keys[layer]}.bias" if i is None else f"layers.{self.keys[layer]}.weights.{i}"
+
+    def colour_kernels(self) -> dict[str, Tensor]:
+        """{layer: its filters (n, 3, size, size)} of the convolutions that look at the pictures themselves."""
+        pictures = {layer.name for layer in self.records if layer.options.get("dataidx") == 0}
+        found = {}
+        for layer in self.records:
+            if (
+                layer.type == "conv"
+                and layer.inputs[0] in pictures
+                and self.module(layer.name).weights[0].shape[1] == 3
+            ):
+                found[layer.name] = self.module(layer.name).weights[0]
+        return found
+
+    @property
+    def last_hidden(self) -> tuple[str, ...]:
+        """The layers that go into the dense layers of the first top output: hs2a and hs2b of run 145."""
+        return last_hidden_of(self.network, self.tops[0])
 
     def module(self, name: str) -> nn.Module:
         """The module of a layer, by the layer's own name."""

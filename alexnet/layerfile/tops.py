@@ -52,6 +52,19 @@ def tops_of(network: Network, on_labels: set[str]) -> tuple[str, ...]:
     return tuple(layer.name for layer in network.layers if layer.name in found)
 
 
+def last_hidden_of(network: Network, top: str) -> tuple[str, ...]:
+    """The inputs of the dense layers nearest to a top output, each once, in the file's order."""
+    by_name = {layer.name: layer for layer in network.layers}
+    left, found = [by_name[top]], set()
+    while left:
+        layer = left.pop()
+        if layer.type in ("concat", "pass", "eltsum", "eltmax", *PASSING):
+            left += [by_name[name] for name in layer.inputs]
+        else:
+            found |= set(layer.inputs)
+    return tuple(layer.name for layer in network.layers if layer.name in found)
+
+
 def with_classes(network: Network, classes: int, size_px: int) -> Network:
     """The network with output layers of `classes` units; where a concat joins several, in their old proportion."""
     if not 1 <= classes <= 1_000_000:
