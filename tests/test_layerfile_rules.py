@@ -2,6 +2,7 @@
 
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -262,3 +263,22 @@ def test_hostile_texts_end_in_words_within_a_second(tmp_path, kind):
     assert time.perf_counter() - start_s < 1
     assert len(str(error.value).splitlines()) <= 2
     assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize("name", ["every", "towers", "targets"])
+def test_a_step_neither_mixes_devices_nor_waits_for_one(name):
+    """Tensors of the device "meta" have no numbers: asking for one, or adding one of the CPU, is an error."""
+    from alexnet.layerfile import rates
+
+    own = [Path(__file__).parent / "layerfiles" / f"{kind}-{name}.cfg" for kind in ("layers", "layer-params")]
+    net = build(*(path for path in own if path.exists())).train().to("meta", memory_format=torch.channels_last)
+    images = torch.empty(4, *net.input_shape, device="meta")
+    loss, logits = net.loss_and_logits(images, net.targets(torch.empty(4, dtype=torch.long, device="meta")))
+    loss.backward()
+    for tensor, rule in rates.rules(net, "2014").items():
+        parameter = net.get_parameter(tensor)
+        assert parameter.grad.device.type == "meta"
+        if rule.constrain:
+            rule.constrain(parameter.detach())
+    assert (loss.shape, len(logits)) == ((), 4)
+    assert net.eval()(images)[0].device.type == "meta"
