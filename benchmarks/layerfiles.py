@@ -64,7 +64,8 @@ def main() -> None:
         for run in read_folder(folder):
             with get_context("spawn").Pool(1) as fresh:
                 row = fresh.apply(measured, (str(folder), run.name, given.batch))
-            row |= {"folder": folder.name, "commit": commit, "date": str(date.today())}
+            command = f"python benchmarks/layerfiles.py LAYERFILES/{folder.name} --batch {given.batch}"
+            row |= {"folder": folder.name, "command": command, "commit": commit, "date": str(date.today())}
             fine = math.isfinite(row["loss"]) and math.isfinite(row["loss_after"])
             print(
                 f"{row['params']:40} {row['parameters']:>12,} {row['loss']:10.4f} {row['peak_memory_gb']:6.2f} GB",

@@ -10,7 +10,7 @@ import torch
 
 from alexnet.errors import UsageError
 from alexnet.layerfile import build
-from alexnet.layerfile.build import _shares
+from alexnet.layerfile.tops import shares_of
 from alexnet.net import AlexNet
 from alexnet.spec import as_run
 
@@ -201,7 +201,7 @@ def test_groups_for_training(net):
 
 @pytest.mark.parametrize(("total", "sizes", "shares"), [(10, [5, 5], [5, 5]), (7, [1, 2], [2, 5]), (3, [4], [3])])
 def test_shares(total, sizes, shares):
-    assert _shares(total, sizes) == shares
+    assert shares_of(total, sizes) == shares
 
 
 def test_classes_change_the_output_layer():
@@ -215,6 +215,19 @@ def test_classes_change_the_output_layer():
 def test_classes_are_shared_by_joined_output_layers():
     net = build(OWN / "layers-targets.cfg", classes=16)
     assert (net.shapes["left"], net.shapes["right"], net.tops) == ((6,), (10,), ("all",))
+
+
+def test_what_figures_show_of_a_net(net):
+    assert list(net.colour_kernels()) == ["conva"]
+    assert net.colour_kernels()["conva"].shape == (8, 3, 5, 5)
+    assert net.last_hidden == ("handed",)
+
+
+def test_what_figures_show_of_run_145():
+    with torch.device("meta"):
+        net = build(real("2012/layers-145.cfg"))
+    assert {name: kernels.shape[0] for name, kernels in net.colour_kernels().items()} == {"conv1a": 48, "conv1b": 48}
+    assert net.last_hidden == ("hs2a", "hs2b")
 
 
 def test_costs_with_a_target_per_output():
@@ -254,7 +267,7 @@ BAD = [  # (text of layers-every.cfg, its replacement, words of the message)
     ("groups=1,2", "groups=1,3", ["[convb] groups=3", "8 channels"]),
     ("filterSize=5\npadding=1", "filterSize=50\npadding=1", ["[conva] filterSize=50", "32 pixels"]),
     ("pool=max\ninputs=norm\nchannels=8\nsizeX=3", "pool=max\ninputs=norm\nchannels=8\nsizeX=1", ["[pool] sizeX=1"]),
-    ("padding=1\nstride=2\ninitW", "padding=9000000\nstride=9000000\ninitW", ["[conva] padding=9000000", "too many"]),
+    ("padding=1\nstride=2\ninitW", "padding=9000000\nstride=5\ninitW", ["[conva] padding=9000000", "too many"]),
     ("outputs=12", "outputs=9000000", ["[hidden]", "weights"]),
     ("inputs=hidden\n\n[drop2]", "inputs=labels\n\n[drop2]", ["[drop1] inputs=labels", "labels can only"]),
 ]

@@ -229,3 +229,12 @@ def test_the_real_log():
         assert (run.definition, run.data, best.top1_error, best.top5_error, best.views) == expected, name
     assert rates(history.pair(REAL / "2012", "145"))["conv1a"] == [0.01, 0.02]
     assert history.pair(REAL / "2012", "170").params.text == (REAL / "2012/layer-params-170.cfg").read_text()
+
+
+def test_noise_alone_is_no_fall_and_stays(folder):
+    noisy = params((0.00001, 0.002)).replace("epsB=", "schedW=linear[1,1]\nepsB=")
+    (folder / "layer-params-8.cfg").write_text(noisy)
+    pair = history.pair(folder, "8")
+    falls = [layer.weight_updates[0].schedule for layer in read(*pair[:2]).layers if layer.weight_updates]
+    assert {(s.base, s.kind, s.factor, s.steps, s.noise) for s in falls} == {(0.01, "dexp", 250, 4, 1)}
+    assert any("as in run 170" in note for note in pair.notes)

@@ -166,7 +166,7 @@ def test_without_a_parameter_file(tmp_path):
 
 BAD = [  # (text to replace, its replacement, words of the message)
     ("type=fc", "type=fcc", ["[fc] type=fcc", "does not exist", "conv"]),
-    ("type=fc", "type=resize", ["[fc] type=resize", "not built"]),
+    ("type=fc", "type=rscale", ["[fc] type=rscale", "not built"]),
     ("type=fc\n", "", ["[fc] type", "missing"]),
     ("inputs=data", "inputs=dta", ["[fc] inputs=dta", "data"]),
     ("inputs=data", "inputs=logprob", ["[fc] inputs=logprob"]),

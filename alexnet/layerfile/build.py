@@ -12,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import accumulate, pairwise
 from math import prod
 from pathlib import Path
 
@@ -20,16 +19,15 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
-from alexnet.layerfile import layers, merge
+from alexnet.layerfile import images, layers, merge
 from alexnet.layerfile.costs import cost
 from alexnet.layerfile.geometry import Shape, maps_shape, picture_px, shapes_of
 from alexnet.layerfile.lex import shown
 from alexnet.layerfile.neurons import Activation
 from alexnet.layerfile.parse import fail, read
 from alexnet.layerfile.records import Layer, Network, SgdGroup
+from alexnet.layerfile.tops import is_logistic, last_hidden_of, on_labels_of, tops_of, with_classes
 from alexnet.spec import LayerFile
-
-PASSING = ("softmax", "neuron", "hs", "dropout", "dropout2", "href")  # as wide as their input
 
 
 def build(
@@ -66,8 +64,8 @@ class LayerNet(nn.Module):
         self.shapes = shapes_of(network, size_px)
         self.groups, self.merged = merge.groups_of(network.layers, self.shapes), True
         self.by_name = {layer.name: layer for layer in self.records}
-        self.on_labels = _on_labels(network)
-        self.tops = _tops(network, self.on_labels)
+        self.on_labels = on_labels_of(network)
+        self.tops = tops_of(network, self.on_labels)
         self.layers = nn.ModuleDict()
         self.keys: dict[str, str] = {}  # a layer's name -> its name in `layers`
         self.borrowed: dict[tuple[str, int], tuple[str, int]] = {}  # (layer, input) -> whose matrix it is
@@ -148,11 +146,40 @@ class LayerNet(nn.Module):
                 if (layer.name, i) not in self.borrowed:
                     groups.append(SgdGroup(layer.name, i, self.parameter_name(layer.name, i), update))
             groups.append(SgdGroup(layer.name, None, self.parameter_name(layer.name, None), layer.bias_update))
+            if layer.options.get("tree"):
+                groups += self._node_groups(layer)
+        return groups
+
+    def _node_groups(self, layer: Layer) -> list[SgdGroup]:
+        """Inner nodes of a treefc: rate and decay of a leaf, each divided by how many classes are under the node."""
+        update, groups = layer.weight_updates[0], []
+        for j, leaves in enumerate(self.module(layer.name).leaves):
+            schedule = replace(update.schedule, base=update.schedule.base / leaves)
+            slower = replace(update, schedule=schedule, decay=update.decay / leaves)
+            groups.append(SgdGroup(layer.name, None, f"layers.{self.keys[layer.name]}.nodes.{j}", slower))
         return groups
 
     def parameter_name(self, layer: str, i: int | None) -> str:
         """The state-dict name of a layer's matrix for input i, or of its biases for None."""
         return f"layers.{self.keys[layer]}.bias" if i is None else f"layers.{self.keys[layer]}.weights.{i}"
+
+    def colour_kernels(self) -> dict[str, Tensor]:
+        """{layer: its filters (n, 3, size, size)} of the convolutions that look at the pictures themselves."""
+        pictures = {layer.name for layer in self.records if layer.options.get("dataidx") == 0}
+        found = {}
+        for layer in self.records:
+            if (
+                layer.type == "conv"
+                and layer.inputs[0] in pictures
+                and self.module(layer.name).weights[0].shape[1] == 3
+            ):
+                found[layer.name] = self.module(layer.name).weights[0]
+        return found
+
+    @property
+    def last_hidden(self) -> tuple[str, ...]:
+        """The layers that go into the dense layers of the first top output: hs2a and hs2b of run 145."""
+        return last_hidden_of(self.network, self.tops[0])
 
     def module(self, name: str) -> nn.Module:
         """The module of a layer, by the layer's own name."""
@@ -189,13 +216,15 @@ class LayerNet(nn.Module):
         if index >= len(sources):
             given = f"targets holds numbers 1 to {len(sources) - 1}"
             raise UsageError(f"layer {shown(layer.name)} takes data number {index}; {given}")
-        return sources[index]
+        first, last = layer.options["start"], layer.options["end"]
+        source = sources[index]
+        return source.contiguous().flatten(1)[:, first:last] if last and source.dim() > 1 else source
 
     def _below(self, layer: Layer) -> str | None:
         """The layer under a cost's softmax or logistic function, where there is one."""
         last = self.by_name[layer.inputs[-1]]
         softmax = layer.type in ("cost.logreg", "cost.crossent") and last.type == "softmax"
-        return last.inputs[0] if softmax or (layer.type == "cost.crossent2" and _is_logistic(last)) else None
+        return last.inputs[0] if softmax or (layer.type == "cost.crossent2" and is_logistic(last)) else None
 
     def _share(self, layer: Layer, module: nn.Module) -> None:
         """Puts the matrices that weightSource names (`layer` or `layer[input]`) into the place of the layer's own."""
@@ -258,7 +287,8 @@ def _module(network: Network, layer: Layer, shapes: dict[str, Shape], seed: int)
         maps = [maps_shape(network, layer, s, c) for s, c in zip(inputs, o["channels"], strict=True)]
         return (layers.Conv if layer.type == "conv" else layers.Local)(layer, maps, shape, seed)
     if layer.type in ("fc", "treefc"):
-        return layers.Dense([prod(s) for s in inputs], o["outputs"])
+        values = [prod(s) for s in inputs]
+        return layers.TreeDense(values, o["tree"]) if o.get("tree") else layers.Dense(values, o["outputs"])
     if layer.type in ("eltsum", "eltmax"):
         return layers.Sum(o["coeffs"], shape) if layer.type == "eltsum" else layers.Maximum(shape)
     if layer.type in ("concat", "pass"):
@@ -268,78 +298,8 @@ def _module(network: Network, layer: Layer, shapes: dict[str, Shape], seed: int)
     if layer.type in ("softmax", "neuron"):
         return layers.Softmax() if layer.type == "softmax" else Activation(layer.neuron)
     maps = maps_shape(network, layer, inputs[0], o["channels"])
-    if layer.type in ("pool", "nailbed"):
-        return (layers.Pool if layer.type == "pool" else layers.Nailbed)(layer, maps, shape[1])
-    if layer.type in ("blur", "href"):
-        return layers.Blur(layer, maps) if layer.type == "blur" else layers.Mirror(maps)
-    return layers.Norm(layer, maps)
-
-
-def _is_logistic(layer: Layer) -> bool:
-    return layer.type == "neuron" and layer.neuron.kind == "logistic"
-
-
-def _on_labels(network: Network) -> set[str]:
-    """The layers that can not be computed without labels: other data than the pictures, and all that uses it."""
-    found: set[str] = set()
-    for layer in network.layers:
-        if layer.options.get("dataidx", 0) or found & set(layer.inputs) or layer.type.startswith("cost."):
-            found.add(layer.name)
-    return found
-
-
-def _costs(network: Network, on_labels: set[str]) -> list[Layer]:
-    """The cost layers that compare with labels; all of them where none does."""
-    found = [layer for layer in network.layers if layer.type.startswith("cost.")]
-    if not found:
-        raise UsageError(f"{network.layers_path} has no cost layer; end the net in one, e.g. type=cost.logreg")
-    return [layer for layer in found if on_labels & set(layer.inputs)] or found
-
-
-def _tops(network: Network, on_labels: set[str]) -> tuple[str, ...]:
-    """The outputs the costs look at, without the softmax or logistic function on top, in the file's order."""
-    by_name = {layer.name: layer for layer in network.layers}
-    left, found = [name for layer in _costs(network, on_labels) for name in layer.inputs], set()
-    seen = set()
-    while left:
-        layer = by_name[left.pop()]
-        if layer.name in seen:
-            continue
-        seen.add(layer.name)
-        if layer.name in on_labels or layer.type == "softmax" or _is_logistic(layer):
-            left += layer.inputs
-        else:
-            found.add(layer.name)
-    return tuple(layer.name for layer in network.layers if layer.name in found)
-
-
-def with_classes(network: Network, classes: int, size_px: int) -> Network:
-    """The network with output layers of `classes` units; where a concat joins several, in their old proportion."""
-    if not 1 <= classes <= 1_000_000:
-        raise UsageError(f"classes={classes}: give a whole number from 1 to 1000000")
-    shapes, by_name = shapes_of(network, size_px), {layer.name: layer for layer in network.layers}
-    on_labels, widths = _on_labels(network), {}
-    left = [(n, classes) for layer in _costs(network, on_labels) for n in layer.inputs if shapes[n] is not None]
-    while left:
-        name, width = left.pop()
-        layer = by_name[name]
-        if layer.type in ("fc", "treefc"):
-            widths[name] = width
-        elif layer.type in PASSING or layer.type in ("eltsum", "eltmax"):
-            left += [(n, width) for n in layer.inputs if shapes[n] is not None]
-        elif layer.type in ("concat", "pass"):
-            left += zip(layer.inputs, _shares(width, [prod(shapes[n]) for n in layer.inputs]), strict=True)
-        else:
-            fail(network.layers_path, name, "type", layer.type, "classes can only change fc and treefc layers")
-        if width < 1:
-            raise UsageError(f"{network.layers_path}: {classes} classes do not suffice for all its output layers")
-    changed = (
-        replace(layer, options={**layer.options, "outputs": widths[layer.name]}) if layer.name in widths else layer
-        for layer in network.layers
-    )
-    return replace(network, layers=tuple(changed))
-
-
-def _shares(total: int, sizes: list[int]) -> list[int]:
-    cuts = [round(total * before / sum(sizes)) for before in accumulate(sizes, initial=0)]
-    return [after - before for before, after in pairwise(cuts)]
+    if layer.type in ("cmrnorm", "rnorm", "cnorm"):
+        return layers.Norm(layer, maps)
+    if layer.type == "pool":
+        return layers.Pool(layer, maps, shape[1])
+    return images.module(layer, maps, shape[1])

@@ -48,8 +48,8 @@ def cost(kind: str, inputs: list[Tensor], below: Tensor | None = None, topk: int
 def _labels(labels: Tensor, outputs: Tensor) -> Tensor:
     labels = labels.flatten().long()
     cases, classes = outputs.shape
-    seen = labels if labels.device.type == "cpu" else labels[:0]  # on a GPU, gather does, without our waiting for it
-    if len(labels) != cases or ((seen < 0) | (seen >= classes)).any():
+    here = labels.device.type == "cpu"  # elsewhere gather looks at them: asking would wait for the device
+    if len(labels) != cases or (here and ((labels < 0) | (labels >= classes)).any()):
         raise UsageError(f"cost.logreg needs one label from 0 to {classes - 1} per case, {cases} in all")
     return labels
 

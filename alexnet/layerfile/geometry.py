@@ -6,7 +6,7 @@ square. Counts are capped long before they could fill the memory.
 
 from __future__ import annotations
 
-from math import ceil, isqrt, prod
+from math import ceil, floor, isqrt, prod
 
 from alexnet.errors import UsageError
 from alexnet.layerfile.lex import shown
@@ -54,7 +54,7 @@ def sees(layer: Layer, i: int) -> int:
 def _shape(network: Network, layer: Layer, inputs: list[Shape], size_px: int) -> Shape:
     o, known = layer.options, [shape for shape in inputs if shape is not None]
     if layer.type == "data":
-        return (3, size_px, size_px) if o["dataidx"] == 0 else None
+        return _data_shape(network, layer, size_px)
     if layer.type.startswith("cost."):
         return ()
     if not known or (len(known) < len(inputs) and layer.type not in ("eltsum", "eltmax")):
@@ -79,7 +79,23 @@ def _shape(network: Network, layer: Layer, inputs: list[Shape], size_px: int) ->
         side_px = _pool_px(network, layer, side_px)
     elif layer.type == "nailbed":
         side_px = (side_px + o["stride"] - 1) // o["stride"]
+    elif layer.type == "resize":
+        side_px = floor(side_px / o["scale"])
+    elif layer.type == "crop":
+        side_px = _crop_px(network, layer, side_px)
+    elif layer.type == "rgb2yuv" and channels != 3:
+        fail(network.layers_path, layer.name, "channels", str(channels), "pictures in R, G and B have 3")
     return channels, side_px, side_px
+
+
+def _data_shape(network: Network, layer: Layer, size_px: int) -> Shape:
+    o, values = layer.options, 3 * size_px**2
+    if o["end"] and (o["end"] <= o["start"] or (o["dataidx"] == 0 and o["end"] > values)):
+        most = f" up to {values}, the values of a picture" if o["dataidx"] == 0 else ""
+        fail(network.layers_path, layer.name, "end", str(o["end"]), f"must be above start ({o['start']}){most}")
+    if o["dataidx"] != 0:
+        return None
+    return (o["end"] - o["start"],) if o["end"] else (3, size_px, size_px)
 
 
 def _limit(network: Network, layer: Layer, weights: int) -> None:
@@ -97,6 +113,9 @@ def _conv_shape(network: Network, layer: Layer, inputs: list[Shape]) -> Shape:
         span_px = 2 * o["padding"][i] + size_px - o["filtersize"][i]
         if span_px < 0:
             fail(path, layer.name, "filterSize", str(o["filtersize"][i]), f"does not fit into maps of {size_px} pixels")
+        if o["stride"][i] > o["filtersize"][i]:
+            allowed = f"must not exceed filterSize ({o['filtersize'][i]}), or pixels would go unseen"
+            fail(path, layer.name, "stride", str(o["stride"][i]), allowed)
         sides.add(o["modulesx"] or 1 + ceil(span_px / o["stride"][i]))
         filters.add(o["filters"][i] * o["groups"][i])
         reach_px = max(size_px + 2 * o["padding"][i], (max(sides) - 1) * o["stride"][i] + o["filtersize"][i])
@@ -116,6 +135,8 @@ def _conv_shape(network: Network, layer: Layer, inputs: list[Shape]) -> Shape:
 def _check_groups(path: str, layer: Layer, i: int) -> None:
     o = layer.options
     channels, groups = o["channels"][i], o["groups"][i]
+    if o["randsparse"][i] and groups == 1:
+        fail(path, layer.name, "randSparse", "1", "needs groups of 2 or more, to draw channels for")
     if channels % groups and not (o["randsparse"][i] and o["filterchannels"][i]):
         fail(path, layer.name, "groups", str(groups), f"{channels} channels do not divide into that many")
     if o["randsparse"][i] and (channels % sees(layer, i) or groups * sees(layer, i) % channels):
@@ -133,3 +154,10 @@ def _pool_px(network: Network, layer: Layer, size_px: int) -> int:
     if out_px < 1 or o["start"] + (out_px - 1) * o["stride"] >= size_px:
         fail(path, layer.name, "outputsX", str(out_px), "every window must touch the map")
     return out_px
+
+
+def _crop_px(network: Network, layer: Layer, size_px: int) -> int:
+    o = layer.options
+    if max(o["startx"], o["starty"]) + o["sizex"] > size_px:
+        fail(network.layers_path, layer.name, "sizeX", str(o["sizex"]), f"reaches beyond maps of {size_px} pixels")
+    return o["sizex"]

@@ -211,11 +211,16 @@ def _from_scratch(run: Run, layers: LayerFile, params: LayerFile) -> Pair:
 
 
 def _moves(layer: Layer) -> bool:
-    return any(u.schedule.kind != "const" for u in (*layer.weight_updates, layer.bias_update))
+    """Does a rate of it fall? `linear[1,1]` only adds noise."""
+    return any(
+        u.schedule.kind != "const" and u.schedule.factor != 1 for u in (*layer.weight_updates, layer.bias_update)
+    )
 
 
 def _section(layer: Layer, rate: float, bias_rate: float, drops: str) -> str:
     rates = ",".join([f"{rate:g}"] * len(layer.weight_updates))
+    noise = max(update.schedule.noise for update in layer.weight_updates)
+    drops = drops.replace("noiseStdev=0", f"noiseStdev={noise:g}", 1)  # the weights'; the next is the biases'
     return f"[{layer.name}]\nepsW={rates}\nepsB={bias_rate:g}\n{drops}"
 
 

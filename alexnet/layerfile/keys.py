@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from alexnet.layerfile import tree
+
 LARGEST = 10_000_000
 REQUIRED = object()
 TRUE, FALSE = ("1", "yes", "true", "on"), ("0", "no", "false", "off")
@@ -52,6 +54,11 @@ def not_negative(text: str) -> float | None:
 def probability(text: str) -> float | None:
     value = number(text)
     return value if value is not None and 0 < value <= 1 else None
+
+
+def resizing(text: str) -> float | None:
+    value = number(text)
+    return value if value is not None and 0.5 <= value <= 2 else None
 
 
 def one_of(*words: str) -> Callable[[str], str | None]:
@@ -118,12 +125,19 @@ _BLUR = {
     "stdev": Key(lambda text: number(text) or None, "a number other than 0"),
 }
 
+_FROM_0 = Key(whole(0), "a whole number from 0")
+_TREE = Key(tree.parsed, "lists in lists with every class from 0 once, like [[0,1],[2,3]], or a file of them", None)
+
 DEFINITION: dict[str, dict[str, Key]] = {
-    "data": {"dataidx": Key(whole(0), "a whole number from 0")},
+    "data": {
+        "dataidx": Key(whole(0), "a whole number from 0"),
+        "start": Key(whole(0), "a whole number from 0", 0),  # 2014: these rows of the data alone, `end` not among them
+        "end": Key(whole(0), "a whole number above start", 0),
+    },
     "conv": _CONV,
     "local": _CONV,
     "fc": {"outputs": count(), **_FC},
-    "treefc": {"outputs": count(1000), **_FC},  # the width came with the tree; without one the file does not say it
+    "treefc": {"outputs": count(1000), "tree": _TREE, **_FC},  # the width comes with the tree; no file says it
     "pool": _POOL,
     "cmrnorm": _NORM,
     "rnorm": _NORM,
@@ -140,6 +154,9 @@ DEFINITION: dict[str, dict[str, Key]] = {
     "blur": _BLUR,
     "nailbed": {"channels": count(), "stride": count()},
     "href": {"channels": count()},
+    "rgb2yuv": {"channels": count(3)},
+    "resize": {"channels": count(), "scale": Key(resizing, "a number from 0.5 to 2")},
+    "crop": {"channels": count(), "startx": _FROM_0, "starty": _FROM_0, "sizex": count()},
     "cost.logreg": {},
     "cost.crossent": {},
     "cost.crossent2": {},
@@ -147,7 +164,7 @@ DEFINITION: dict[str, dict[str, Key]] = {
     "cost.sum2": {},
 }
 KNOWN_NOT_BUILT = (
-    *("rgb2yuv", "rgb2lab", "resize", "rscale", "crop", "cmpool", "sfc", "sum"),
+    *("rgb2lab", "rscale", "cmpool", "sfc", "sum"),
     *("cost.bce", "cost.dce", "cost.gsum2", "cost.tica", "cost.msm"),
 )
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from alexnet.kernels import lrn, pool
 from alexnet.layerfile.geometry import sees
 from alexnet.layerfile.records import Layer
+from alexnet.layerfile.tree import Tree
 
 
 def as_maps(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -114,6 +115,29 @@ class Dense(nn.Module):
         return sum(F.linear(x, w) for x, w in zip(flat, self.weights, strict=True)) + self.bias
 
 
+class TreeDense(Dense):
+    """treefc: a class's weights are the sum of those along its way from the root of a tree, its own among them.
+
+    weights[0] (classes, inputs) are the classes' own; nodes[j] (nodes, inputs) those of all inner nodes that have
+    leaves[j] classes under them, 0 at the start. One bias per class.
+    """
+
+    def __init__(self, in_values: list[int], tree: Tree):
+        super().__init__(in_values, tree.classes)
+        under = sorted(tree.nodes, key=len)
+        self.leaves = sorted(set(map(len, under)))
+        counts = [sum(len(node) == n for node in under) for n in self.leaves]
+        self.nodes = nn.ParameterList(nn.Parameter(torch.zeros(count, in_values[0])) for count in counts)
+        member = torch.zeros(tree.classes, len(under), device="cpu")
+        for j, node in enumerate(under):
+            member[list(node), j] = 1
+        self.register_buffer("member", member, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        own, nodes = self.weights[0], torch.cat(list(self.nodes))
+        return F.linear(x.contiguous().flatten(1), own + self.member.to(own.dtype) @ nodes, self.bias)
+
+
 class MaxPool(torch.autograd.Function):
     """Maxima of size x size windows; every pixel equal to its window's maximum gets the whole gradient."""
 
@@ -142,17 +166,15 @@ class Pool(nn.Module):
         self.kind = "max" if o["pool"] == "rand" and layer.params.get("domax") else o["pool"]
         end = (out_px - 1) * o["stride"] + o["sizex"] + o["start"] - in_shape[1]
         self.padding = (-o["start"], end, -o["start"], end)
-        self.inside = [
-            min(in_shape[1], first + self.size) - max(0, first)
-            for first in range(o["start"], o["start"] + out_px * self.stride, self.stride)
-        ]
+        first = torch.arange(o["start"], o["start"] + out_px * self.stride, self.stride)
+        inside = (first + self.size).clamp(max=in_shape[1]) - first.clamp(min=0)
+        self.register_buffer("inside", (inside[:, None] * inside).float(), persistent=False)  # pixels of each window
 
     def forward(self, x: Tensor) -> Tensor:
         x = as_maps(x, self.in_shape)
         if self.kind == "avg":
             sums = F.avg_pool2d(F.pad(x, self.padding), self.size, self.stride, divisor_override=1)
-            inside = sums.new_tensor(self.inside)
-            return sums if self.total else sums / (inside[:, None] * inside)
+            return sums if self.total else sums / self.inside.to(x.dtype)
         low = torch.finfo(x.dtype).min
         if self.kind == "max":
             padded = F.pad(x, self.padding, value=low) if any(self.padding) else x
@@ -260,43 +282,3 @@ class Softmax(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.softmax(x.contiguous().flatten(1), 1)
-
-
-class Blur(nn.Module):
-    """A separable Gaussian per channel; zeros around the map darken its border."""
-
-    def __init__(self, layer: Layer, in_shape: tuple[int, int, int]):
-        super().__init__()
-        self.in_shape, taps = in_shape, layer.options["filtersize"]
-        distance = torch.arange(taps, dtype=torch.float64) - taps // 2
-        weights = torch.exp(-(distance**2) / (2 * layer.options["stdev"] ** 2))
-        self.register_buffer("taps", (weights / weights.sum()).float(), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x, n = as_maps(x, self.in_shape), len(self.taps)
-        taps = self.taps.to(x.dtype).expand(x.shape[1], 1, 1, n)
-        x = F.conv2d(x, taps, padding=(0, n // 2), groups=x.shape[1])
-        return F.conv2d(x, taps.mT, padding=(n // 2, 0), groups=x.shape[1])
-
-
-class Nailbed(nn.Module):
-    """Every `stride`-th pixel, centred."""
-
-    def __init__(self, layer: Layer, in_shape: tuple[int, int, int], out_px: int):
-        super().__init__()
-        self.in_shape, self.stride = in_shape, layer.options["stride"]
-        self.start = (in_shape[1] - self.stride * (out_px - 1)) // 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        return as_maps(x, self.in_shape)[:, :, self.start :: self.stride, self.start :: self.stride]
-
-
-class Mirror(nn.Module):
-    """href: left and right change places."""
-
-    def __init__(self, in_shape: tuple[int, int, int]):
-        super().__init__()
-        self.in_shape = in_shape
-
-    def forward(self, x: Tensor) -> Tensor:
-        return as_maps(x, self.in_shape).flip(-1)

@@ -11,12 +11,15 @@ import re
 from pathlib import Path
 
 from alexnet.errors import UsageError
+from alexnet.layerfile import tree
 from alexnet.spec import LayerFile
 
 MAX_NBYTES = 1 << 20
 MAX_LINE = 2000
 MAX_NAME = 100
 MAX_HEADERS = 2000
+
+TREE = re.compile(r"^(tree[ \t]*[=:])(.*)$", re.MULTILINE | re.IGNORECASE)
 
 Sections = dict[str, dict[str, str]]
 
@@ -39,7 +42,7 @@ def read_sections(path: str | Path | LayerFile) -> Sections:
     for number, line in enumerate(text_of_file.splitlines(), 1):
         where = f"{path}, line {number}"
         text = re.split(r"\s;", line, maxsplit=1)[0].rstrip()
-        if len(line) > MAX_LINE:
+        if len(line) > MAX_LINE and not TREE.match(line):
             raise UsageError(f"{where}: {len(line)} characters; a line of a layer file has at most {MAX_LINE}")
         if not text or text.lstrip()[:1] in ("#", ";", ""):
             continue
@@ -74,7 +77,12 @@ def _text(path: str | Path) -> str:
         text = "\0"
     if "\0" in text:
         raise UsageError(f"{path} is not text; give a layer file (.cfg), as in the 2012 tool")
-    return text
+    return TREE.sub(lambda match: f"{match[1]}{_tree(path, match[2].strip())}", text)
+
+
+def _tree(path: str | Path, value: str) -> str:
+    """A tree's lists, also where `tree=` names a file beside the layer file: what is read stands for itself."""
+    return value if not value or value.startswith("[") else tree.load(Path(path).parent / value)
 
 
 def _name(text: str, where: str) -> str:

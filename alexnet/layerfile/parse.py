@@ -80,6 +80,8 @@ def _layer(path: object, name: str, settings: dict[str, str], alias: dict[str, s
     if kind in ("cmrnorm", "rnorm", "cnorm") and "size" not in settings and "sizex" in settings:
         settings = {**settings, "size": settings["sizex"]}  # as the first tool spelled it
     options = _values(path, name, keys.DEFINITION[kind], settings, len(inputs))
+    if options.get("tree"):
+        options["outputs"] = options["tree"].classes
     return Layer(name, kind, inputs, options, {}, _neuron(path, name, kind, settings))
 
 

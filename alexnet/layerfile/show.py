@@ -66,7 +66,7 @@ def _row(net: LayerNet, layer: Layer, inputs: tuple[str, ...], tower: str) -> Ro
         module = net.module(layer.name)
         weights = [w.numel() for i, w in enumerate(module.weights) if (layer.name, i) not in net.borrowed]
         total = sum(w.numel() for w in module.weights)
-        weights.append(module.bias.numel())
+        weights += [w.numel() for w in (module.bias, *getattr(module, "nodes", ()))]
     shape = net.shapes[layer.name] or ()
     applied = total * prod(shape[1:]) if layer.type == "conv" else total
     neuron = _neuron(layer.neuron) if layer.neuron and not layer.type.startswith("cost.") else ""

@@ -15,11 +15,12 @@ import torch
 
 from alexnet import checkpoint
 from alexnet.errors import AlexnetError, CheckpointError, UsageError
-from alexnet.layerfile.build import LayerNet, build, with_classes
+from alexnet.layerfile.build import LayerNet, build
 from alexnet.layerfile.geometry import picture_px, shapes_of
 from alexnet.layerfile.lex import read_sections
 from alexnet.layerfile.parse import fail, read
 from alexnet.layerfile.records import Network
+from alexnet.layerfile.tops import with_classes
 from alexnet.spec import DataSpec, Duration, FileNetSpec, LayerFile, Spec, from_dict
 
 LARGE_PX = 128  # squares from here on are photographs cut as for ImageNet; smaller ones as for CIFAR
@@ -169,7 +170,7 @@ def copy_weights(net: LayerNet, spec: FileNetSpec) -> None:
 
 
 def _copy(net: LayerNet, source: LayerNet, layer: str, key: str, name: str, spec: FileNetSpec) -> None:
-    kept = ("weights.", "bias", "connections")[FUNCTIONS.index(key)]
+    kept = (("weights.", "nodes."), "bias", "connections")[FUNCTIONS.index(key)]
     theirs = source.module(name).state_dict() if name in source.keys else {}
     for part, tensor in net.module(layer).state_dict().items():
         if part.startswith(kept) and (part not in theirs or theirs[part].shape != tensor.shape):
