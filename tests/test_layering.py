@@ -39,6 +39,7 @@ LAYERS = [
     ("features", "claims", "study.data", "study.measure", "verify", "bench"),
     ("study.report", "figures", "report.board", "compare", "neighbours"),
     ("figures_run", "report.verb"),
+    ("study.jobs",),
     ("study.run", "serve", "seeds"),
     ("study.cost",),
     ("cli",),

@@ -17,8 +17,9 @@ from alexnet.study import cost as study_cost
 from alexnet.study import measure as study_measure
 from alexnet.study import run as study
 from alexnet.study.data import first_classes, open_data
+from alexnet.study.jobs import Study, begin_with, execute, jobs_of
 from alexnet.study.report import Chapter, findings
-from alexnet.study.run import Study, append_row, jobs_of, read_rows, seeds_done
+from alexnet.study.run import append_row, read_rows, seeds_done
 from alexnet.study.words import Arm, Claim, Finding, Scale
 
 
@@ -93,6 +94,21 @@ def test_a_killed_study_goes_on_where_it_stopped(tmp_path, fake_pack, dies_at):
     rows = study.study(it, 2, run=(after := Fake()), **how)
     assert sorted(before.made + after.made) == ["a-seed0", "a-seed1", "b-seed0", "b-seed1"]
     assert len(rows) == len(read_rows(how["out"])) == 4
+
+
+def test_claims_share_equal_runs_and_their_rows_do_not_wait_for_each_other(tmp_path, fake_pack):
+    thin = replace(
+        CLAIM, name="thin", arms=(CLAIM.arms[1], Arm("c", ("net.dropout=0.3",))), findings=(Finding("c", "b"),)
+    )
+    its = [studied(tmp_path, fake_pack, claim)[0] for claim in (CLAIM, thin)]
+    how = {"measure": fake_measure}
+    outs = [tmp_path / f"{it.claim.name}.jsonl" for it in its]
+    with pytest.raises(Killed):
+        study.study_all(its, [1, 2], outs, run=Fake(dies_at=3), **how)
+    assert [len(read_rows(out)) for out in outs] == [2, 1]  # a and b of the one, b of the other
+    rows = study.study_all(its, [1, 2], outs, run=(fake := Fake()), **how)
+    assert fake.made == ["c-seed0", "b-seed1", "c-seed1"]
+    assert [len(found) for found in rows] == [2, 4]
 
 
 def test_a_lost_row_is_measured_again_from_the_run_that_is_there(tmp_path, fake_pack):
@@ -307,9 +323,9 @@ def test_pretrained_weights_are_taken_over_and_fc8_is_not(tiny_pack, tmp_path):
     claim = replace(CLAIM, arms=(Arm("p", pretrained=True),), scales=(scale,))
     it = Study(claim, scale, packs.open_pack(tiny_pack.path), tmp_path / "c" / "quick", ("run.length=1st",))
     before, job = jobs_of(it, claim.arms[0], 0)
-    study.execute(before)
+    execute(before)
     job.run.mkdir(parents=True)
-    study.begin_with(job, first_classes(it.pack, 2))
+    begin_with(job, first_classes(it.pack, 2))
     start, _ = checkpoint.latest(job.run / "checkpoints")
     model, _ = checkpoint.load_model(before.run / "model.safetensors")
     assert torch.equal(start["net.conv2.weight"], model["conv2.weight"])
@@ -319,6 +335,6 @@ def test_pretrained_weights_are_taken_over_and_fc8_is_not(tiny_pack, tmp_path):
 def test_a_run_folder_of_other_settings_is_refused_with_what_to_type(tiny_pack, tmp_path):
     it = Study(CLAIM, TINY, tiny_pack, tmp_path / "wide" / "quick", ("run.length=1st",))
     (job,) = jobs_of(it, CLAIM.arms[1], 0)
-    study.execute(job)
+    execute(job)
     with pytest.raises(UsageError, match=r"sgd.rate.*--folder"):
-        study.execute(replace(job, spec=spec_module.change(job.spec, ["sgd.rate=0.5"])))
+        execute(replace(job, spec=spec_module.change(job.spec, ["sgd.rate=0.5"])))

@@ -45,6 +45,7 @@ def study(
     from alexnet.study import run as studying
     from alexnet.study.cost import cost_s
     from alexnet.study.data import open_data
+    from alexnet.study.jobs import Study
 
     if jobs < 1 or (seeds is not None and seeds < 1):
         raise UsageError(f"--jobs {jobs} --seeds {seeds}: both begin at 1")
@@ -53,29 +54,23 @@ def study(
         found = [_listed(claim, scale, seeds, folder, out) for claim in chosen]
         emit({"scale": scale, "claims": found}, json, _list_table(found, scale))
         return
-    studies, counts = [], {}
+    studies, counts = [], []
     for claim in chosen:
         at = claim.scale(scale)
         pack = open_data(at, data, progress("packing"))
-        counts[claim.name] = seeds or claim.seeds
+        counts.append(seeds or claim.seeds)
         file, pictures = out or folder / claim.name / "rows.jsonl", len(pack.splits["train"])
         rows = studying.read_rows(file)
-        time_s = cost_s(claim, at, counts[claim.name], rows, folder / "speed.json", pictures, settings)
-        say(f"{claim.name}, {scale}: {claim.statement}\n{counts[claim.name]} seeds, about {duration(time_s)} to go")
-        studies.append(studying.Study(claim, at, pack, folder / claim.name / scale, settings))
+        time_s = cost_s(claim, at, counts[-1], rows, folder / "speed.json", pictures, settings)
+        say(f"{claim.name}, {scale}: {claim.statement}\n{counts[-1]} seeds, about {duration(time_s)} to go")
+        studies.append(Study(claim, at, pack, folder / claim.name / scale, settings))
 
-    def rows_file(it: studying.Study) -> Path:
-        return out or folder / it.claim.name / "rows.jsonl"
-
-    chapters = []
+    files = [out or folder / it.claim.name / "rows.jsonl" for it in studies]
     try:
-        if jobs > 1 and len(studies) > 1:
-            studying.ahead(studies, counts, rows_file, jobs)
-        for it in studies:
-            found = studying.study(it, counts[it.claim.name], rows_file(it), side_by_side=jobs)
-            chapters.append(report.Chapter(it.claim, it.scale, found))
+        rows = studying.study_all(studies, counts, files, side_by_side=jobs)
     except train.Stopped as stopped:
         sys.exit(stopped.code)
+    chapters = [report.Chapter(it.claim, it.scale, found) for it, found in zip(studies, rows, strict=True)]
     page = report.write(chapters, folder / chosen[0].name if len(chosen) == 1 else folder)
     found = [{"name": c.claim.name, "statement": c.claim.statement, "findings": report.findings(c)} for c in chapters]
     emit({"scale": scale, "report": str(page), "claims": found}, json, f"{report.text(chapters)}\n\nreport: {page}")
