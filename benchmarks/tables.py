@@ -17,7 +17,8 @@ def table(rows: list[dict]) -> str:
     for r in rows:
         one, ten = (f"{100 * (1 - r[f'top1_error_{views}view']):.2f} %" for views in (1, 10))
         minutes = f"{r['time_s'] / 60:.0f} min"
-        machine = f"{r['versions']['cores']} cores, {r['versions']['cpu']}, torch {r['versions']['torch']}"
+        where = r["versions"].get("gpu") or f"{r['versions']['cores']} cores, {r['versions']['cpu']}"
+        machine = f"{where}, torch {r['versions']['torch']}"
         cells = (
             r["data"],
             f"`{r['name']}`",
