@@ -2,7 +2,12 @@
 
 import json
 import math
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -116,6 +121,37 @@ def test_a_lost_row_is_measured_again_from_the_run_that_is_there(tmp_path, fake_
     study.study(it, 1, run=Fake(), **how)
     how["out"].unlink()
     assert len(study.study(it, 1, run=Fake(dies_at=1), **how)) == 2
+
+
+PARENT = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_study
+from alexnet.study.jobs import Job, run_all
+if __name__ == "__main__":
+    list(run_all([Job(None, None, None, Path({folder!r}) / str(i)) for i in range(8)], 2, test_study.slow))
+"""
+
+
+def slow(job):
+    """As a training does, it does not end at once when it is asked to."""
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    job.run.touch()
+    time.sleep(1)
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    parent = subprocess.Popen([sys.executable, script])
+    until = time.monotonic() + 60
+    while not (tmp_path / "1").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    time.sleep(4)
+    assert 2 <= sum((tmp_path / str(i)).exists() for i in range(8)) <= 4
 
 
 def test_half_a_row_is_cut_off(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -150,7 +151,7 @@ def run_all(jobs: list[Job], side_by_side: int, run: Callable[[Job], None]) -> I
     for ready in ([j for j in jobs if not j.start], [j for j in jobs if j.start]):
         threads = max(1, len(os.sched_getaffinity(0)) // side_by_side)
         with ProcessPoolExecutor(side_by_side, get_context("spawn"), _share_cores, (threads,)) as pool:
-            waiting = {pool.submit(run, job): job for job in ready if not job.finished}
+            waiting = {pool.submit(_unless_orphaned, run, job, os.getpid()): job for job in ready if not job.finished}
             yield from (job for job in ready if job not in waiting.values())
             try:
                 for future in as_completed(waiting):
@@ -160,10 +161,19 @@ def run_all(jobs: list[Job], side_by_side: int, run: Callable[[Job], None]) -> I
                 pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _unless_orphaned(run: Callable[[Job], None], job: Job, parent: int) -> None:
+    """In a worker. One whose parent is gone has stopped and saved, and must not take what was handed to it ahead."""
+    try:
+        if os.getppid() == parent:
+            run(job)
+    finally:
+        if os.getppid() != parent:
+            os._exit(128 + signal.SIGTERM)
+
+
 def _share_cores(threads: int) -> None:
     """A worker's part of the machine; it stops, and saves, when its parent is gone."""
     import ctypes
-    import signal
 
     import torch
 
