@@ -55,8 +55,8 @@ def page(made: list[Chapter]) -> str:
     parts = [
         "# The paper's claims, measured",
         "",
-        "Made by `python benchmarks/claims.py` from the rows of `results/studies.jsonl`; `alexnet study NAME` measures them",
-        "again. Differences are a - b, errors in per cent; the interval is that of the mean over seeds, paired by seed.",
+        "Made by `python benchmarks/claims.py` from the rows of `results/studies.jsonl`; `alexnet study` measures them",
+        "again. Differences are a - b, errors in per cent; intervals are those of the mean over seeds, paired by seed.",
     ]
     for one in made:
         parts += [
