@@ -96,6 +96,25 @@ def _powers(sums, factors, k, a, beta):
             factors[i] = ZERO if s < FLOAT_TINY else s ** (-beta)
 
 
+@njit
+def _fives(squares, factors, k, a):
+    """The paper's windows and power in one loop: factors = (k + a * sum of five squares)^-0.75, 0 where that is 0."""
+    one, two, three, four = squares[1:], squares[2:], squares[3:], squares[4:]
+    for i in range(len(four)):
+        q = _quarter_power(k + a * (((squares[i] + one[i]) + (two[i] + three[i])) + four[i]))
+        factors[i] = q * q * q
+
+
+@njit
+def _fives_and_inverses(squares, factors, inverses, k, a):
+    """The same, and inverses = (k + a * sum)^-1."""
+    one, two, three, four = squares[1:], squares[2:], squares[3:], squares[4:]
+    for i in range(len(four)):
+        q = _quarter_power(k + a * (((squares[i] + one[i]) + (two[i] + three[i])) + four[i]))
+        factors[i] = q * q * q
+        inverses[i] = (q * q) * (q * q)
+
+
 # The four loops below walk a tile: row r is `width` numbers at x[origin + r * step], in a buffer at [at + r * pitch].
 # Indices are unsigned: a signed one might be negative, and the test for it keeps LLVM from vectorising.
 
@@ -142,12 +161,17 @@ def channels_forward(x, y, first, last, channels, before, length, k, a, beta):
     tile = max(1, TILE_FLOATS // pitch)
     n = tile * pitch
     squares, spare, sums, factors = _floats(n), _floats(n), _floats(n), _floats(n)
+    usual = length == 5 and beta == np.float32(0.75)
     for start in range(first, last, tile):
         rows, origin = min(tile, last - start), start * channels
-        squares[:] = 0
+        if not usual:  # the padding around the squares stays zero, unless summing has used it
+            squares[:] = 0
         _square(x, origin, channels, rows, channels, squares, before, pitch)
-        _window_sums(squares, spare, sums, length, NEXT)
-        _powers(sums, factors, k, a, beta)
+        if usual:
+            _fives(squares, factors, k, a)
+        else:
+            _window_sums(squares, spare, sums, length, NEXT)
+            _powers(sums, factors, k, a, beta)
         _scale(x, y, origin, channels, rows, channels, factors, START, pitch)
 
 
@@ -158,17 +182,22 @@ def channels_backward(x, g, dx, first, last, channels, before, length, k, a, bet
     after = length - 1 - before  # the adjoint window is the mirrored one: it differs where the size is even
     tile = max(1, TILE_FLOATS // pitch)
     n = tile * pitch
-    squares, spare, sums, factors = _floats(n), _floats(n), _floats(n), _floats(n)
+    squares, spare, sums, factors, weighed = _floats(n), _floats(n), _floats(n), _floats(n), _floats(n)
     share = np.float32(2) * a * beta
+    usual = length == 5 and beta == np.float32(0.75)
     for start in range(first, last, tile):
         rows, origin = min(tile, last - start), start * channels
-        squares[:] = 0
+        if not usual:
+            squares[:] = 0
+            weighed[:] = 0
         _square(x, origin, channels, rows, channels, squares, before, pitch)
-        _window_sums(squares, spare, sums, length, NEXT)
-        _powers(sums, factors, k, a, beta)
-        squares[:] = 0
-        _weigh(x, g, origin, channels, rows, channels, factors, sums, START, pitch, squares, after)
-        _window_sums(squares, spare, sums, length, NEXT)
+        if usual:
+            _fives_and_inverses(squares, factors, sums, k, a)
+        else:
+            _window_sums(squares, spare, sums, length, NEXT)
+            _powers(sums, factors, k, a, beta)
+        _weigh(x, g, origin, channels, rows, channels, factors, sums, START, pitch, weighed, after)
+        _window_sums(weighed, spare, sums, length, NEXT)
         _gradient(x, g, dx, origin, channels, rows, channels, factors, sums, START, pitch, share)
 
 
