@@ -4,6 +4,7 @@
     convert(Path("bvlc_alexnet.caffemodel"), Path("model.safetensors"), mean=Path("imagenet_mean.binaryproto"))
     convert(Path("runs/torchvision"), Path("alexnet.pth"))                  ours to torchvision's
     convert(Path("runs/as_run"), Path("net.onnx"), pixels="square")         ours to ONNX, pixels in, logits out
+    convert(Path("runs/as_run"), Path("net.pt2"))                           ours to a program of torch.export
 
 The suffix says what a file is. `weights/` has one file per format; here is what they share: names of classes, the
 passport, files that are whole or absent.
@@ -25,13 +26,17 @@ from alexnet import checkpoint, runs
 from alexnet import spec as spec_module
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError, DataError, UsageError
+from alexnet.extract import Extractor
 from alexnet.net import AlexNet
 from alexnet.predict import model_path
 from alexnet.spec import FileNetSpec, NetSpec
 from alexnet.weights import caffe, torchvision
 from alexnet.weights.torchfile import first_line
 
-TARGETS = {".safetensors": "alexnet", ".pth": "torchvision", ".pt": "torchvision", ".onnx": "onnx"}
+TARGETS = {
+    **{".safetensors": "alexnet", ".pth": "torchvision", ".pt": "torchvision"},
+    **{".onnx": "onnx", ".pt2": "torch.export"},
+}
 PIXELS = ("square", "crop")
 
 
@@ -50,7 +55,8 @@ def convert(
     source: Path, target: Path, names: Path | None = None, *, mean: Path | None = None, pixels: str | None = None
 ) -> dict:
     """Reads a model file, a run folder, torchvision's weights (.pth, .pt, .safetensors) or Caffe's (.caffemodel) and
-    writes TARGET: .safetensors is a model file, .pth or .pt torchvision's state dict, .onnx a graph.
+    writes TARGET: .safetensors is a model file, .pth or .pt torchvision's state dict, .onnx a graph, .pt2 a program
+    of torch.export.
 
     `names` is a text file with one class name per line for weights that carry none; `mean` the mean file that belongs
     to a .caffemodel; `pixels` puts the preprocessing into an ONNX graph, which then takes uint8 pixels of the "square"
@@ -63,8 +69,13 @@ def convert(
     if kind == "alexnet":
         rows = _write_ours(model, target)
     else:
-        seen = understood(model)
-        rows = _write_onnx(model, *seen, target, pixels) if kind == "onnx" else _write_torchvision(model, *seen, target)
+        net, prep = understood(model)
+        if kind == "torchvision":
+            rows = _write_torchvision(model, net, prep, target)
+        else:
+            write = _write_onnx if kind == "onnx" else _write_program
+            write(model, _filled(net, model.weights), prep, target, pixels)
+            rows = [_row(name, tensor, model.origin[name]) for name, tensor in model.weights.items()]
     record = {"source": str(source), "target": str(target), "format": kind}
     return {**record, "classes": len(model.passport["classes"]), "tensors": rows, "notes": model.notes}
 
@@ -161,16 +172,21 @@ def _write_torchvision(model: Model, net: NetSpec, prep: Preprocessing, target: 
     return [_row(name, state[name], model.origin[own]) for name, own in zip(state, own_names, strict=True)]
 
 
-def _write_onnx(model: Model, net_spec: NetSpec, prep: Preprocessing, target: Path, pixels: str | None) -> list[dict]:
-    """The graph, if onnxruntime answers with it as the net does."""
-    from alexnet.weights import onnx
-
+def _filled(net_spec: NetSpec, weights: dict[str, Tensor]) -> AlexNet:
+    """The net in inference, with these very tensors."""
     with torch.device("meta"):
         net = AlexNet(net_spec).eval()
     try:
-        net.load_state_dict(model.weights, assign=True)
+        net.load_state_dict(weights, assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"the weights do not fit the model's passport: {first_line(error)}") from None
+    return net.requires_grad_(False)
+
+
+def _write_onnx(model: Model, net: AlexNet, prep: Preprocessing, target: Path, pixels: str | None) -> None:
+    """The graph, if onnxruntime answers with it as the net does."""
+    from alexnet.weights import onnx
+
     facts = {"classes": model.passport["classes"], "spec": model.passport["spec"]}
     graph = onnx.model(net, prep, pixels, facts).SerializeToString()
     if find_spec("onnxruntime"):
@@ -180,7 +196,23 @@ def _write_onnx(model: Model, net_spec: NetSpec, prep: Preprocessing, target: Pa
         model.notes.append("not tried: onnxruntime is not installed")
     checkpoint.publish(target, lambda temporary: temporary.write_bytes(graph))
     model.notes.append(onnx.how_to_feed(prep, pixels))
-    return [_row(name, tensor, model.origin[name]) for name, tensor in model.weights.items()]
+
+
+def _write_program(model: Model, net: AlexNet, prep: Preprocessing, target: Path, pixels: None) -> None:
+    """Squares in, logits out, for any number of pictures, as torch.export records it."""
+    side = prep.size_px
+    batch = ({0: torch.export.Dim("batch", min=1)},)
+    program = torch.export.export(Extractor(net, prep, "fc8"), (torch.zeros(2, 3, side, side),), dynamic_shapes=batch)
+
+    def save(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            torch.export.save(program, file)
+
+    checkpoint.publish(target, save)
+    model.notes.append(
+        f"torch.export.load({target.name!r}).module() takes float32 (N, 3, {side}, {side}), red, green, blue, "
+        "grey levels 0-255; the mean is subtracted inside"
+    )
 
 
 def _row(name: str, tensor: Tensor, origin: str) -> dict:

@@ -29,11 +29,28 @@ WORDS = {  # part: what was done, what counts as held
     "pack call kills": ("SIGKILL at each call that changes a file while packing", "the same"),
     "pack call errors": ("each of these calls failing", "exit 7 in at most two lines, then the same bytes"),
     "ilsvrc": ("miniature ILSVRC, both orders of classes", "packed, trained, evaluated without an error"),
+    "uploads": ("a mutated picture sent to the server", "200, 413, 415 or 422 with JSON; the server goes on"),
+    "large uploads": (
+        "100 MB sent to the server: with its length, in chunks, with a length that lies",
+        "refused from the header or cut off; nothing on the disk",
+    ),
+    "bombs": ("a small file that would be a huge picture", "413, 415 or 422 within 5 s; the next picture is answered"),
+    "slow clients": ("a client that sends or reads by the byte, or nothing", "cut off; others are answered meanwhile"),
+    "decoders": ("a decoder that crashes, hangs or asks for 4 GB", "costs that one request"),
+    "many clients": ("a request of 256 clients at once", "200, with the bytes that `alexnet predict` gives"),
+    "overload": ("a request, twice as many as can be answered", "200, or 503 at once; 80 % of what can be is"),
+    "clients gone": ("a request, two of three of whose clients leave", "who stays is answered as if they had not come"),
+    "stops": ("SIGTERM with requests under way", "these answered, exit 0, and started again"),
+    "soak": ("a second at half load with a hostile client", "no 5xx, no memory and no files kept"),
 }
 DETAILS = {
     "written_outside": "{} changes outside the target folder",
     "refused": "{:,} refused",
     "other_pixels": "decoded to other pixels without a sign: {}",
+    "server_errors": "{} answers of 5xx",
+    "more_mb": "{:,} MB more memory at most",
+    "least_share": "{:.0%} of what can be answered was",
+    "slowest_s": "the slowest after {:.1f} s",
     "other_numbers": "read as other numbers without a sign: {}",
 }
 

@@ -5,6 +5,7 @@ import tracemalloc
 from dataclasses import replace
 
 import numpy as np
+import photographs
 import pytest
 import torch
 import torch.nn.functional as F
@@ -130,7 +131,7 @@ def mean_bgr():
 
 
 def picture(size_px: int = 80) -> np.ndarray:
-    return np.random.default_rng(2).integers(0, 256, (size_px, size_px, 3), dtype=np.uint8)
+    return photographs.squares(1, size_px)[0]
 
 
 @pytest.mark.parametrize("old", [False, True])

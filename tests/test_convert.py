@@ -8,6 +8,7 @@ import tracemalloc
 import zipfile
 
 import numpy as np
+import photographs
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -64,17 +65,38 @@ def test_there_and_back_is_equal_to_the_bit(theirs, converted):
     assert all(torch.equal(back[name], state[name]) for name in state)
 
 
+def as_torchvision(squares: np.ndarray) -> torch.Tensor:
+    """CenterCrop(224), ToTensor and Normalize of uint8 (N, 256, 256, 3)."""
+    centres = torch.from_numpy(squares[:, 16:240, 16:240]).permute(0, 3, 1, 2) / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return (centres - mean) / std
+
+
 @torch.no_grad()
-def test_logits_are_the_same(theirs, predictor):
-    x = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(predictor.net(x), theirs(x), rtol=1e-5, atol=1e-5)
+def test_photographs_have_the_same_logits_and_top_five_there_and_back(theirs, converted, predictor):
+    squares = photographs.squares(4, 256)
+    again = Theirs().eval()
+    again.load_state_dict(torch.load(converted[0] / "back.pth", weights_only=True))
+    wanted = theirs(as_torchvision(squares))
+    ours = torch.stack([predictor.features(square, "fc8") for square in squares])
+    torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-4 * float(wanted.abs().max()))
+    assert torch.equal(ours.topk(5).indices, wanted.topk(5).indices)
+    assert torch.equal(again(as_torchvision(squares)), wanted)
 
 
 def test_pictures_are_seen_as_torchvision_sees_them(predictor):
     picture = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    centre = torch.from_numpy(picture[16:240, 16:240]).permute(2, 0, 1) / 255
-    mean, std = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    torch.testing.assert_close(predictor.views(picture, 1)[0], (centre - mean) / std, rtol=1e-4, atol=1e-4)
+    seen = predictor.views(picture, 1)
+    torch.testing.assert_close(seen, as_torchvision(picture[None]), rtol=1e-4, atol=1e-4)
+
+
+def test_torchvisions_own_class_takes_the_file(converted, predictor):
+    models = pytest.importorskip("torchvision.models", reason="torchvision is not installed")
+    squares, own = photographs.squares(2, 256), models.AlexNet(num_classes=7).eval()
+    own.load_state_dict(torch.load(converted[0] / "back.pth", weights_only=True))
+    with torch.no_grad():
+        ours = torch.stack([predictor.features(square, "fc8") for square in squares])
+        torch.testing.assert_close(own(as_torchvision(squares)), ours, rtol=1e-4, atol=1e-4)
 
 
 def test_the_passport_says_what_is_known(converted, predictor):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import photographs
 import pytest
 import torch
 from tiny import spec
@@ -14,7 +15,7 @@ import alexnet
 from alexnet import checkpoint, presets, runs
 from alexnet import spec as specs
 from alexnet.convert import convert
-from alexnet.data import augment, shapes
+from alexnet.data import augment
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.net import AlexNet
@@ -53,7 +54,7 @@ def prep_of(net: AlexNet, border_px: int = 5, std: float = 1.0) -> Preprocessing
 
 
 def squares_of(prep: Preprocessing, count: int = 3) -> np.ndarray:
-    return np.stack([shapes.render(i, 7, prep.size_px) for i in range(count)])
+    return photographs.squares(count, prep.size_px)
 
 
 def cut(squares: np.ndarray, prep: Preprocessing) -> np.ndarray:

@@ -20,7 +20,7 @@ from alexnet.report import pages as report
 from alexnet.report import parts as report_page
 from alexnet.report import verb as report_verb
 from alexnet.report import words as report_words
-from alexnet.report.charts import Line, chart, ticks
+from alexnet.report.charts import Line, _bounds, chart, ticks
 from alexnet.report.charts import Scale as ChartScale
 
 HOSTILE = "<script>alert('x')</script>"
@@ -122,6 +122,7 @@ def test_a_run_in_training_has_curves_and_reloads(run, tmp_path):
     assert "Use it" not in page.text
     assert ("meta", {"http-equiv": "refresh", "content": "30"}) in page.tags
     assert "training: step" in page.text
+    assert "top 5" not in page.text  # of three classes it says nothing
 
 
 def test_a_refresh_costs_little_and_waits_for_the_next_turn(run, monkeypatch):
@@ -182,6 +183,7 @@ def test_runs_are_compared_by_what_differs(run, tmp_path):
     assert "net.lrn" in page.text
     assert "sgd.momentum" not in page.text
     assert "not finished" in page.text
+    assert report_page.percent(0, 2) not in page.text  # the top-5 error of three classes
     same = Page(report.compare([run, run], tmp_path / "same.html").read_text())
     assert "None: the same run" in same.text
 
@@ -270,6 +272,14 @@ def test_a_chart_keeps_its_line_inside(values):
     numbers = [float(n) for n in re.findall(r"-?\d+\.\d", re.search(r'class="line s0" d="([^"]*)', svg)[1])]
     assert all(0 <= x <= 400 for x in numbers[::2])
     assert all(0 <= y <= 210 for y in numbers[1::2])
+
+
+@pytest.mark.parametrize(("low", "high"), [(44.9, 61.1), (0, 1), (0.31, 0.3101), (-3, 2_000), (999, 1001)])
+def test_an_axis_ends_at_its_last_numbers(low, high):
+    bounds = _bounds(low, high, log=False)
+    shown = ticks(ChartScale(*bounds, 0, 1))
+    assert (shown[0], shown[-1]) == pytest.approx(bounds)
+    assert bounds[0] <= low < high <= bounds[1]
 
 
 def test_axes_count_in_round_numbers():

@@ -22,13 +22,13 @@ def convert(
     with_preprocessing: Literal["square", "crop"] | None = None,
     json: Json = False,
 ) -> None:
-    """Weights of torchvision's or Caffe's AlexNet to a model file; a model file to ONNX or torchvision's weights.
+    """Weights of torchvision's or Caffe's AlexNet to a model file; a model file to ONNX, torch.export or torchvision.
 
     Nothing in a foreign file runs.
 
     Args:
         source: a run folder, a model file, torchvision's weights (.pth, .pt or .safetensors) or a .caffemodel.
-        target: .safetensors for a model file, .onnx, or .pth or .pt for torchvision's state dict.
+        target: .safetensors for a model file, .onnx, .pt2 for torch.export, .pth or .pt for torchvision's state dict.
         names: a text file of class names, one per line, for weights that carry none; 0, 1, 2 ... if not given.
         mean: the mean file of a .caffemodel, .binaryproto or .npy; ImageNet's channel means if not given.
         with_preprocessing: an ONNX graph that takes uint8 pixels (N, size, size, 3): of the square, or of a crop.

@@ -92,7 +92,9 @@ def _bounds(low: float, high: float, log: bool) -> tuple[float, float]:
         return 10 ** math.floor(math.log10(low) + 1e-9), 10 ** math.ceil(math.log10(high) - 1e-9)
     step = _step(low, high)
     low, high = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-    return (low, high) if high > low else (low, low + step)
+    if high == low:
+        return low, low + step
+    return (low, high) if _step(low, high) <= step else _bounds(low, high, log)  # wider now: wider steps, too
 
 
 def _step(low: float, high: float, count: int = 4) -> float:

@@ -91,7 +91,8 @@ def curves(history: History, spec: Spec) -> list[dict]:
     """{"name", "unit", "wide", "svg", "legend"} of each chart there is something for."""
     end = _epochs(history, spec)
     error, loss = _with_mean(history, "train_error", 100), _with_mean(history, "loss", 1)
-    for style, (name, label) in enumerate([("top1_error", "validation"), ("top5_error", "validation, top 5")], 1):
+    measured = [("top1_error", "validation"), ("top5_error", "validation, top 5")]
+    for style, (name, label) in enumerate(measured[: _measures(spec)], 1):
         x, y = history.column(name)
         error.append(Line(label, x, 100 * y, style, marks=True))
     guess = math.log(spec.net.classes)
@@ -104,6 +105,11 @@ def curves(history: History, spec: Spec) -> list[dict]:
         _chart("Waiting for pictures", "% of the time", [_line(history, "data_wait", 100)], ceiling=1, **narrow),
     ]
     return [part for part in parts if part["svg"]]
+
+
+def _measures(spec: Spec) -> int:
+    """How many of the errors top-1 and top-5 say something."""
+    return 1 if spec.net.classes < TOP5_FROM else 2
 
 
 def _epochs(history: History, spec: Spec) -> float | None:
@@ -172,7 +178,7 @@ def result_row(record: dict, spec: Spec, history: History) -> dict:
         "epoch": (history.last or {}).get("epoch"),
         "finished": history.summary is not None,
         "top1_error": last.get("top1_error"),
-        "top5_error": last.get("top5_error"),
+        "top5_error": last.get("top5_error") if _measures(spec) == 2 else None,
         "loss": (history.last or {}).get("loss"),
         "images_per_s": summary.get("images_per_s") or history.images_per_s,
         "time_s": summary.get("time_s"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import signal
 import socket
 from collections.abc import Callable, Sequence
@@ -62,6 +63,7 @@ def serve(
     """
     if not guard.is_local(host) and not remote:
         raise UsageError(f"--host {host} lets others in: anyone who reaches it may use it; add --allow-remote to do so")
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it would tell of every form that is none
     with contextlib.closing(bind(host, port)) as listener:
         open_models, folders = models.open_all(runs, device)
         service = app.Service(open_models, folders, neighbours, Decoders())

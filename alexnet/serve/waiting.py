@@ -16,7 +16,7 @@ from alexnet.serve import limits
 from alexnet.serve.limits import Refusal
 
 T = TypeVar("T")
-FRESH = 0.2  # how much the last request counts in the mean time of one
+FRESH = 0.05  # how much the last request counts in the mean time of one: a single slow one turns nobody away
 
 
 class Waiting:
@@ -53,7 +53,7 @@ class Waiting:
             return work(*args)
         finally:
             took_s = time.monotonic() - begun_s
-            self.usual_s += FRESH * (took_s - self.usual_s)
+            self.usual_s = took_s if not self.usual_s else self.usual_s + FRESH * (took_s - self.usual_s)
 
     def close(self) -> None:
         self.net.shutdown(wait=False, cancel_futures=True)

@@ -128,17 +128,23 @@ def _spliced(data: bytearray, random: np.random.Generator) -> None:
     data[place:] = other[min(place, len(other) - 1) :]
 
 
+def mutated_picture(number: int) -> tuple[int, bytes]:
+    """(which of the sound pictures it was made from, the file)."""
+    sound, random = sound_pictures(), np.random.default_rng(number)
+    which = number % len(sound)
+    return which, damage.changed(sound[which][1], random, (*damage.BYTES, _extreme, _spliced))
+
+
 def pictures(first: int, last: int, report: str) -> None:
     """Words: `KIND refused`, `KIND same`, `KIND other` (decoded to other pixels), or what was wrong."""
     sound = sound_pictures()
     expected = [image.decode(data) for _, data in sound]
 
     def judge(number: int) -> str:
-        random = np.random.default_rng(number)
-        which = number % len(sound)
-        kind, data = sound[which]
+        which, data = mutated_picture(number)
+        kind = sound[which][0]
         try:
-            pixels = image.decode(damage.changed(data, random, (*damage.BYTES, _extreme, _spliced)))
+            pixels = image.decode(data)
         except DataError:
             return f"{kind} refused"
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:

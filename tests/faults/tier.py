@@ -35,6 +35,16 @@ COUNTS = {  # part: (quick, full); 0 is everything there is
     "pack call kills": (0, 0),
     "pack call errors": (0, 0),
     "ilsvrc": (0, 0),
+    "uploads": (60, 5000),
+    "large uploads": (8, 100),
+    "bombs": (6, 54),
+    "slow clients": (0, 500),
+    "decoders": (0, 21),
+    "many clients": (0, 10_240),
+    "overload": (0, 2000),
+    "clients gone": (0, 240),
+    "stops": (0, 20),
+    "soak": (0, 600),
 }
 
 
