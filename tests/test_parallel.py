@@ -178,7 +178,7 @@ def test_a_failing_process_ends_the_others_with_a_clear_error(world, code, teams
     out = teams / str(world)
     ended = json.loads((out / "ended.json").read_text())
     assert ended["codes"] == [7] * (world - 1) + [code]
-    assert ended["ending_s"] < 10
+    assert ended["ending_s"] < 30
     for rank in range(world - 1):
         text = (out / f"stderr-{rank}").read_text()
         assert f"process {rank} of {world} stops: another one has ended" in text
