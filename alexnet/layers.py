@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.kernels import lrn, pool
+from alexnet.kernels import dense, lrn, pool
 from alexnet.spec import LrnSpec, RnormSpec
 
 
@@ -52,6 +52,13 @@ class MaxPool2d(nn.MaxPool2d):
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         return pool.max_pool(x_nchw, self.kernel_size, self.stride, self.ceil_mode)
+
+
+class Linear(nn.Linear):
+    """A dense layer, (N, inputs) to (N, outputs)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return dense.linear(x, self.weight, self.bias)
 
 
 class Dropout(nn.Module):

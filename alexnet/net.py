@@ -17,6 +17,7 @@ from alexnet.errors import UsageError
 from alexnet.layers import (
     Dropout,
     Flatten,
+    Linear,
     LocalConv2d,
     LocalResponseNorm,
     MaxPool2d,
@@ -124,10 +125,10 @@ def _dense_layers(spec: NetSpec, inputs: int):
         if dense is None:
             continue
         yield from filter(None, (_follower(spec, kind, inputs, name[2:]) for kind in dense.before))
-        yield name, nn.Linear(inputs, dense.outputs)
+        yield name, Linear(inputs, dense.outputs)
         yield from filter(None, (_follower(spec, kind, dense.outputs, name[2:]) for kind in dense.then))
         inputs = dense.outputs
-    yield "fc8", nn.Linear(inputs, spec.classes)
+    yield "fc8", Linear(inputs, spec.classes)
 
 
 def _conv_out_px(conv: ConvSpec, size_px: int, name: str) -> int:

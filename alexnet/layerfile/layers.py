@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.kernels import lrn, pool
+from alexnet.kernels import dense, lrn, pool
 from alexnet.layerfile.geometry import sees
 from alexnet.layerfile.records import Layer
 from alexnet.layerfile.tree import Tree
@@ -112,7 +112,7 @@ class Dense(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         flat = (x.contiguous().flatten(1) for x in inputs)
-        return sum(F.linear(x, w) for x, w in zip(flat, self.weights, strict=True)) + self.bias
+        return sum(dense.linear(x, w, None) for x, w in zip(flat, self.weights, strict=True)) + self.bias
 
 
 class TreeDense(Dense):

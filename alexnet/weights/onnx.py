@@ -25,6 +25,7 @@ from alexnet.errors import CheckpointError
 from alexnet.layers import (
     Dropout,
     Flatten,
+    Linear,
     LocalConv2d,
     LocalResponseNorm,
     MaxPool2d,
@@ -246,7 +247,7 @@ def _plain(kind: str):
 
 
 EMIT = {
-    **{nn.Conv2d: _convolution, StridedConv2d: _convolution, LocalConv2d: _local, nn.Linear: _dense},
+    **{nn.Conv2d: _convolution, StridedConv2d: _convolution, LocalConv2d: _local, Linear: _dense},
     **{nn.ReLU: _plain("Relu"), nn.Tanh: _plain("Tanh"), nn.Sigmoid: _plain("Sigmoid"), Flatten: _plain("Flatten")},
     **{LocalResponseNorm: _response_norm, SpatialResponseNorm: _same_map_norm, Dropout: _dropout},
     **{MaxPool2d: _pool, nn.AvgPool2d: _pool, nn.BatchNorm2d: _batch_norm, nn.BatchNorm1d: _batch_norm},
