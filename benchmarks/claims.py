@@ -40,13 +40,21 @@ def table(head: tuple[str, ...], body: list[tuple[str, ...]]) -> list[str]:
 
 
 def short(made: list[Chapter]) -> str:
-    """One line a claim and scale: its first finding."""
+    """One line a claim and scale: its first finding, where somebody claims one."""
     body = []
-    for one in made:
+    for one in (one for one in made if report.findings(one)[0]["claimed"]):
         compared, measured, paper, log, _, _, ours, interval, seeds, verdict = report.cells(report.findings(one)[0])
-        named = f"[{one.claim.name}](docs/claims.md)"
         body.append(
-            (named, f"{compared}, {measured}", paper, log, ours, interval, f"{one.scale.name}, {seeds}", verdict)
+            (
+                one.claim.name,
+                f"{compared}, {measured}",
+                paper,
+                log,
+                ours,
+                interval,
+                f"{one.scale.name}, {seeds}",
+                verdict,
+            )
         )
     return "\n".join(table(SHORT, body))
 

@@ -16,7 +16,7 @@ def table(rows: list[dict]) -> str:
     lines = [HEAD, "|---|---|---|---|---|---|---|---|"]
     for r in rows:
         one, ten = (f"{100 * (1 - r[f'top1_error_{views}view']):.2f} %" for views in (1, 10))
-        minutes = f"{r['time_s'] / 60:.0f} min"
+        minutes = f"{r['time_s'] / 60:.0f} min" if r["time_s"] >= 120 else f"{r['time_s']} s"
         where = r["versions"].get("gpu") or f"{r['versions']['cores']} cores, {r['versions']['cpu']}"
         machine = f"{where}, torch {r['versions']['torch']}"
         cells = (

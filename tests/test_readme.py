@@ -20,6 +20,14 @@ def test_the_result_table_is_that_of_the_committed_rows():
     assert tables.written(README, tables.rows()) == README
 
 
+def test_the_tables_of_claims_are_those_of_the_committed_rows():
+    import claims
+
+    made = claims.chapters(claims.rows())
+    assert claims.written(README, made) == README
+    assert claims.page(made) == (ROOT / "docs" / "claims.md").read_text()
+
+
 def test_it_is_short():
     assert README.count("\n") <= 200
 

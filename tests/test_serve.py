@@ -358,7 +358,7 @@ def test_it_stops_at_once_and_answers_what_it_has_begun(tight):
         begun = time.monotonic()
         assert [job.result().status_code for job in asked] == [200, 200]
         assert process.wait(5) == 0
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 8
         idle.close()
 
 
