@@ -149,3 +149,10 @@ def test_unknown_names_are_refused_with_the_nearest():
         NAMES["relu"].scale("ilsvrc")
     assert claims.named(("all",)) == list(claims.CLAIMS)
     assert [c.name for c in claims.named(("lrn", "relu", "lrn"))] == ["lrn", "relu"]
+
+
+def test_five_classes_have_no_top_five():
+    claim = next(claim for claim in claims.CLAIMS if claim.name == "pretraining")
+    found = {scale.name: {finding.metric for finding in claim.findings_at(scale)} for scale in claim.scales}
+    assert found["quick"] == {"top1_error"}
+    assert found["ilsvrc"] == {"top1_error", "top5_error"}

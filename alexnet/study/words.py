@@ -114,8 +114,11 @@ class Claim:
         return [arm for arm in self.arms if not arm.scales or scale.name in arm.scales]
 
     def findings_at(self, scale: Scale) -> list[Finding]:
+        """Those of arms that the scale has; of five classes everything is in the top five."""
         names = {arm.name for arm in self.arms_at(scale)}
-        return [finding for finding in self.findings if {finding.worse, finding.better} <= names]
+        of_five = (scale.classes or scale.of_classes) <= 5
+        found = [finding for finding in self.findings if {finding.worse, finding.better} <= names]
+        return [finding for finding in found if not (of_five and finding.metric == "top5_error")]
 
     @property
     def metrics(self) -> tuple[str, ...]:
