@@ -27,12 +27,13 @@ async def enter(waiting: Waiting) -> None:
         pass
 
 
-def test_one_slow_answer_turns_nobody_away():
-    asyncio.run(enter(queue(0.002, 0.002, 0.3)))
+@pytest.mark.parametrize("answers_s", [(0.3,), (0.3, 0.002), (0.002, 0.002, 0.3), (0.3, *[0.002] * 5, *[0.1] * 4)])
+def test_a_few_slow_answers_turn_nobody_away(answers_s):
+    asyncio.run(enter(queue(*answers_s)))
 
 
-def test_slow_answers_do_from_the_first_on():
+def test_slow_answers_do_from_the_second_on():
     with pytest.raises(Refusal, match="200 pictures are waiting"):
-        asyncio.run(enter(queue(1.1 * limits.WAIT_S / 200)))
+        asyncio.run(enter(queue(*[1.1 * limits.WAIT_S / 200] * 2)))
     with pytest.raises(Refusal, match="200 pictures are waiting"):
         asyncio.run(enter(queue(*[0.001] + [0.04] * 60)))

@@ -7,25 +7,32 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from statistics import median_low
 from typing import TypeVar
 
 from alexnet.serve import limits
 from alexnet.serve.limits import Refusal
 
 T = TypeVar("T")
-FRESH = 0.05  # how much the last request counts in the mean time of one: a single slow one turns nobody away
+LAST = 20  # answers whose median says what one takes: a few slow ones turn nobody away
 
 
 class Waiting:
-    """The queue in front of the net. `usual_s`: what a request takes of the net's time, as the last ones did."""
+    """The queue in front of the net."""
 
     def __init__(self, most: int = limits.QUEUE, wait_s: float = limits.WAIT_S, answer_s: float = limits.ANSWER_S):
         self.most, self.wait_s, self.answer_s = most, wait_s, answer_s
-        self.inside, self.usual_s = 0, 0.0
+        self.inside, self.answered, self.took_s = 0, 0, deque(maxlen=LAST)
         self.net = ThreadPoolExecutor(1, thread_name_prefix="net")
+
+    @property
+    def usual_s(self) -> float:
+        """What a request takes of the net's time, as the last ones did; 0 while that is not known."""
+        return median_low(self.took_s) if self.took_s else 0.0
 
     @asynccontextmanager
     async def place(self):
@@ -52,8 +59,9 @@ class Waiting:
         try:
             return work(*args)
         finally:
-            took_s = time.monotonic() - begun_s
-            self.usual_s = took_s if not self.usual_s else self.usual_s + FRESH * (took_s - self.usual_s)
+            self.answered += 1
+            if self.answered > 1:  # the first one finds everything cold
+                self.took_s.append(time.monotonic() - begun_s)
 
     def close(self) -> None:
         self.net.shutdown(wait=False, cancel_futures=True)
