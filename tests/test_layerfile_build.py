@@ -12,6 +12,7 @@ from alexnet.errors import UsageError
 from alexnet.layerfile import build
 from alexnet.layerfile.tops import shares_of
 from alexnet.net import AlexNet
+from alexnet.report import answers
 from alexnet.spec import as_run
 
 OWN = Path(__file__).parent / "layerfiles"
@@ -221,6 +222,7 @@ def test_what_figures_show_of_a_net(net):
     assert list(net.colour_kernels()) == ["conva"]
     assert net.colour_kernels()["conva"].shape == (8, 3, 5, 5)
     assert net.last_hidden == ("handed",)
+    assert [(name, tiles.shape[0]) for name, tiles in answers.kernels_by_tower(net)] == [("conva", 8)]
 
 
 def test_what_figures_show_of_run_145():

@@ -21,6 +21,7 @@ from alexnet.data.augment import Preprocessing
 from alexnet.data.packfile import Split
 from alexnet.errors import DataError
 from alexnet.evaluate import Machine, errors, logits
+from alexnet.layerfile import LayerNet
 from alexnet.net import AlexNet
 
 PICTURES = 1000  # looked at unless told otherwise, or
@@ -204,7 +205,10 @@ def kernels(weights: Tensor) -> np.ndarray | None:
 
 def kernels_by_tower(net: nn.Module) -> list[tuple[str, np.ndarray]]:
     """(name of the tower, its kernels as `kernels` gives them); none for a net whose first layer has none to show."""
-    layer = getattr(net, "conv1", None) if isinstance(net, AlexNet) else None
+    if isinstance(net, LayerNet):
+        found = [(name, kernels(weight)) for name, weight in net.colour_kernels().items()]
+        return [(name, part) for name, part in found if part is not None]
+    layer = getattr(net, "conv1", None)
     tiles = None if layer is None else kernels(layer.weight)
     if tiles is None:
         return []
