@@ -1,7 +1,7 @@
-"""The door to dense layers where nothing is learnt: x W^T + b by oneDNN, for few rows a third of the time.
+"""The door to dense layers where nothing is learnt: x W^T + b by oneDNN, which is quicker for few rows.
 
-PyTorch gives float32 products on a CPU to MKL, which on an AMD processor reads the weights of fc6 at a third of the
-speed that memory has, for the ten rows of one picture's views (paper, section 6). oneDNN, which computes the
+PyTorch gives float32 products on a CPU to MKL, which on an AMD processor reads the weights of fc6 far slower than
+memory could give them, for the ten rows of one picture's views (paper, section 6). oneDNN, which computes the
 convolutions, is in the same PyTorch. It has no gradient there; training stays with PyTorch's own.
 """
 
