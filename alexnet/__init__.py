@@ -8,6 +8,11 @@ Attributes are loaded when first used, so that `import alexnet` costs nothing.
 """
 
 import importlib
+import os
+
+# PyTorch's threads wait for their next work by spinning, for some milliseconds, on the cores that the compiled loops
+# and the loader want. A tenth of a millisecond is enough; read when torch is loaded, so it has to be said before.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 __version__ = "0.1.0"
 

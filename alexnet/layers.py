@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.kernels import dense, lrn, pool
+from alexnet.kernels import conv, dense, lrn, pool
 from alexnet.spec import LrnSpec, RnormSpec
 
 
@@ -81,11 +81,10 @@ class Dropout(nn.Module):
         return f"rate={self.rate}, inverted={self.inverted}"
 
 
-class StridedConv2d(nn.Conv2d):
-    """A convolution with a stride, whose last windows may hang over the right and bottom edge by `overhang_px` zeros.
+class Conv2d(nn.Conv2d):
+    """A convolution whose last windows may hang over the right and bottom edge by `overhang_px` zeros.
 
-    This is how 224 pixels gave 55 positions in 2012: 1 + ceil((224 - 11) / 4), zeros at two sides only. On a GPU it is
-    computed as `conv_of_blocks`.
+    This is how 224 pixels gave 55 positions in 2012: 1 + ceil((224 - 11) / 4), zeros at two sides only.
     """
 
     def __init__(self, *args, overhang_px: int = 0, **options):
@@ -93,32 +92,8 @@ class StridedConv2d(nn.Conv2d):
         self.overhang_px = overhang_px
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        before, after = self.padding[0], self.padding[0] + self.overhang_px
-        padded = F.pad(x_nchw, (before, after, before, after)) if after else x_nchw
-        if x_nchw.device.type == "cuda" and self.stride[0] > 1 and self.groups == 1:
-            return conv_of_blocks(padded, self.weight, self.bias, self.stride[0])
-        return F.conv2d(padded, self.weight, self.bias, self.stride, groups=self.groups)
-
-
-def conv_of_blocks(x_nchw: Tensor, weight: Tensor, bias: Tensor, stride: int) -> Tensor:
-    """F.conv2d(x, weight, bias, stride) without the stride: each block of stride x stride pixels becomes one pixel with
-    all their colours, and kernels likewise. conv1's 11 x 11 x 3 become 3 x 3 x 48, which suits matrix units; cuDNN
-    would fill 3 colours up to 8.
-    """
-    kernel_px, sides = weight.shape[2], x_nchw.shape[2:]
-    blocks = -(-kernel_px // stride)  # of a kernel's side
-    wanted = [((side - kernel_px) // stride + blocks) * stride for side in sides]
-    lacking = [want - side for want, side in zip(wanted, sides, strict=True)]  # below 0: pixels that no window reaches
-    x = _in_blocks(F.pad(x_nchw, (0, lacking[1], 0, lacking[0])), stride)
-    fill = blocks * stride - kernel_px
-    return F.conv2d(x, _in_blocks(F.pad(weight, (0, fill, 0, fill)), stride), bias)
-
-
-def _in_blocks(x_nchw: Tensor, side: int) -> Tensor:
-    """(N, C, H, W) to (N, side * side * C, H / side, W / side), channels_last."""
-    n, c, h, w = x_nchw.shape
-    rows = x_nchw.permute(0, 2, 3, 1).reshape(n, h // side, side, w // side, side, c)
-    return rows.permute(0, 1, 3, 2, 4, 5).reshape(n, h // side, w // side, side * side * c).permute(0, 3, 1, 2)
+        numbers = (self.stride[0], self.padding[0], self.groups, self.overhang_px)
+        return conv.conv2d(x_nchw, self.weight, self.bias, *numbers)
 
 
 class LocalConv2d(nn.Module):

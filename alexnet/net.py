@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from alexnet.errors import UsageError
 from alexnet.layers import (
+    Conv2d,
     Dropout,
     Flatten,
     Linear,
@@ -22,7 +23,6 @@ from alexnet.layers import (
     LocalResponseNorm,
     MaxPool2d,
     SpatialResponseNorm,
-    StridedConv2d,
 )
 from alexnet.spec import ConvSpec, NetSpec
 
@@ -92,10 +92,8 @@ def _convolution(spec: NetSpec, name: str, conv: ConvSpec, channels: int, size_p
         raise UsageError(f"{name}: {channels} inputs and {conv.channels} maps do not divide into {spec.towers} towers")
     if conv.local:
         return LocalConv2d(channels, conv.channels, conv.kernel_px, conv.padding_px, size_px)
-    options = {"stride": conv.stride, "padding": conv.padding_px, "groups": groups}
-    if conv.overhang_px or conv.stride > 1:
-        return StridedConv2d(channels, conv.channels, conv.kernel_px, overhang_px=conv.overhang_px, **options)
-    return nn.Conv2d(channels, conv.channels, conv.kernel_px, **options)
+    options = {"stride": conv.stride, "padding": conv.padding_px, "overhang_px": conv.overhang_px, "groups": groups}
+    return Conv2d(channels, conv.channels, conv.kernel_px, **options)
 
 
 def _follower(spec: NetSpec, kind: str, channels: int, number: str) -> tuple[str, nn.Module] | None:

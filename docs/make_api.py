@@ -33,7 +33,7 @@ PAGE = {
     },
     "Nets": {
         "net": ("AlexNet", "initialise", "layer_table", "layer_sizes", "LayerRow"),
-        "layers": ("LocalResponseNorm", "SpatialResponseNorm", "Dropout", "StridedConv2d", "LocalConv2d", "Flatten"),
+        "layers": ("LocalResponseNorm", "SpatialResponseNorm", "Dropout", "Conv2d", "LocalConv2d", "Flatten"),
         "kernels.lrn": ("local_response_norm", "spatial_response_norm", "use", "chosen"),
         "layerfile.build": ("build", "LayerNet"),
     },

@@ -5,14 +5,14 @@ import torch
 import torch.nn.functional as F
 from torch.autograd import gradcheck
 
+from alexnet.kernels.conv import of_blocks
 from alexnet.layers import (
+    Conv2d,
     Dropout,
     Flatten,
     LocalConv2d,
     LocalResponseNorm,
     SpatialResponseNorm,
-    StridedConv2d,
-    conv_of_blocks,
 )
 from alexnet.spec import LrnSpec, RnormSpec
 
@@ -100,7 +100,7 @@ def test_masks_follow_the_global_seed():
 
 
 def test_overhang_is_zeros_at_the_right_and_bottom_only():
-    layer = StridedConv2d(3, 2, 11, stride=4, overhang_px=3).double()
+    layer = Conv2d(3, 2, 11, stride=4, overhang_px=3).double()
     x = random(2, 3, 24, 24)
     wanted = F.conv2d(F.pad(x, (0, 3, 0, 3)), layer.weight, layer.bias, stride=4)
     assert torch.equal(layer(x), wanted)
@@ -150,7 +150,7 @@ def test_a_convolution_of_blocks_is_the_strided_one(side, kernel, stride):
     x = torch.randn(2, 3, *side, dtype=torch.float64, generator=draw)
     weight = torch.randn(7, 3, kernel, kernel, dtype=torch.float64, generator=draw, requires_grad=True)
     bias = torch.randn(7, dtype=torch.float64, generator=draw)
-    wanted, got = F.conv2d(x, weight, bias, stride), conv_of_blocks(x, weight, bias, stride)
+    wanted, got = F.conv2d(x, weight, bias, stride), of_blocks(x, weight, bias, stride)
     torch.testing.assert_close(got, wanted)
     g = torch.randn(wanted.shape, dtype=torch.float64, generator=draw)
     torch.testing.assert_close(*(torch.autograd.grad(y, weight, g)[0] for y in (got, wanted)))

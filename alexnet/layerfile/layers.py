@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.kernels import dense, lrn, pool
+from alexnet.kernels.conv import conv2d
 from alexnet.layerfile.geometry import sees
 from alexnet.layerfile.records import Layer
 from alexnet.layerfile.tree import Tree
@@ -82,7 +83,7 @@ class Conv(Windows):
 
     def _one(self, i: int, x_nchw: Tensor) -> Tensor:
         o = self.options
-        return F.conv2d(x_nchw, self.weights[i], stride=o["stride"][i], groups=o["groups"][i])
+        return conv2d(x_nchw, self.weights[i], None, o["stride"][i], groups=o["groups"][i])
 
 
 class Local(Windows):

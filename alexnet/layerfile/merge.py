@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from itertools import groupby
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet.kernels.conv import conv2d
 from alexnet.layerfile.geometry import Shape
 from alexnet.layerfile.layers import Conv
 from alexnet.layerfile.records import Layer
@@ -122,21 +122,19 @@ def convolve(convs: list[Conv], slots: list[Names], values: Values) -> Tensor:
         parts = [_whole(convs, slots, values)]
     else:
         parts = [_part(convs, i, names, values) for i, names in enumerate(slots)]
-    biases = torch.cat([conv.bias for conv in convs])
+    biases = torch.cat([one.bias for one in convs])
     bias, out = biases if biases.dim() == 1 else None, None
     for i, (x, weights, groups) in enumerate(parts):
         before, after = convs[0].edges(i)
-        padding = before if before == after else 0
-        x = x if before == after else F.pad(x, (before, after, before, after))
         stride = convs[0].options["stride"][i]
-        y = F.conv2d(x, weights, None if i else bias, stride, padding, groups=groups)
+        y = conv2d(x, weights, None if i else bias, stride, before, groups, after - before)
         out = y if out is None else out + y
     return out + biases if bias is None else out
 
 
 def _part(convs: list[Conv], i: int, names: Names, values: Values) -> tuple[Tensor, Tensor, int]:
     """(input, weights, groups) of the convolution for input i: one input for all, or each conv's own side by side."""
-    o, weights = convs[0].options, torch.cat([conv.weights[i] for conv in convs])
+    o, weights = convs[0].options, torch.cat([one.weights[i] for one in convs])
     if o["randsparse"][i]:
         x = torch.cat([conv.seen(i, values[name]) for conv, name in zip(convs, names, strict=True)], 1)
     elif o["groups"][i] == 1 and len(set(names)) == 1:

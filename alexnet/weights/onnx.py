@@ -23,6 +23,7 @@ from alexnet.data import augment, shapes
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.layers import (
+    Conv2d,
     Dropout,
     Flatten,
     Linear,
@@ -30,7 +31,6 @@ from alexnet.layers import (
     LocalResponseNorm,
     MaxPool2d,
     SpatialResponseNorm,
-    StridedConv2d,
 )
 from alexnet.net import AlexNet
 
@@ -149,9 +149,9 @@ def _see(g: Graph, prep: Preprocessing, side: int) -> str:
     return g.add("Transpose", [x], "images", perm=[0, 3, 1, 2])
 
 
-def _convolution(g: Graph, name: str, layer: nn.Conv2d, x: str, before, after) -> str:
+def _convolution(g: Graph, name: str, layer: Conv2d, x: str, before, after) -> str:
     """Overhang is padding at the bottom and the right alone."""
-    pad, over = layer.padding[0], getattr(layer, "overhang_px", 0)
+    pad, over = layer.padding[0], layer.overhang_px
     inputs = [x, g.weight(f"{name}.weight", layer.weight), g.weight(f"{name}.bias", layer.bias)]
     options = {"kernel_shape": list(layer.kernel_size), "strides": list(layer.stride), "group": layer.groups}
     return g.add("Conv", inputs, name, pads=[pad, pad, pad + over, pad + over], **options)
@@ -247,7 +247,7 @@ def _plain(kind: str):
 
 
 EMIT = {
-    **{nn.Conv2d: _convolution, StridedConv2d: _convolution, LocalConv2d: _local, Linear: _dense},
+    **{Conv2d: _convolution, LocalConv2d: _local, Linear: _dense},
     **{nn.ReLU: _plain("Relu"), nn.Tanh: _plain("Tanh"), nn.Sigmoid: _plain("Sigmoid"), Flatten: _plain("Flatten")},
     **{LocalResponseNorm: _response_norm, SpatialResponseNorm: _same_map_norm, Dropout: _dropout},
     **{MaxPool2d: _pool, nn.AvgPool2d: _pool, nn.BatchNorm2d: _batch_norm, nn.BatchNorm1d: _batch_norm},

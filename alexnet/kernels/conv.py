@@ -1,0 +1,84 @@
+"""The door to convolutions: PyTorch's, or ways to the same numbers that are quicker somewhere.
+
+With a stride (conv1) a block of stride x stride pixels is taken as one pixel with all their colours, and kernels
+likewise; 11 x 11 x 3 become 3 x 3 x 48. That suits matrix units of GPUs, where cuDNN would fill 3 colours up to 8; and
+what is left has stride 1. Kernels of 3 and 5 pixels with stride 1 go by Winograd's algorithm in float32 on a CPU.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ENOUGH_TILES, ENOUGH_CHANNELS = 128, 48  # below it transforms cost more than products are saved
+
+
+def conv2d(
+    x_nchw: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
+    overhang: int = 0,
+) -> Tensor:
+    """As torch.nn.functional.conv2d of (N, C, H, W), kernels (maps, C / groups, side, side); `overhang` more pixels of
+    zeros at the right and the bottom.
+    """
+    way, _ = chosen(x_nchw, weight, stride, padding, groups)
+    if way == "blocks":
+        return of_blocks(x_nchw, weight, bias, stride, padding, overhang)
+    if overhang:
+        before, after = padding, padding + overhang
+        x_nchw, padding = F.pad(x_nchw, (before, after, before, after)), 0
+    if way == "torch":
+        return F.conv2d(x_nchw, weight, bias, stride, padding, groups=groups)
+    from alexnet.kernels import winograd
+
+    return winograd.conv2d(x_nchw, weight, weight.new_zeros(len(weight)) if bias is None else bias, padding, groups)
+
+
+def chosen(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, groups: int = 1) -> tuple[str, str]:
+    """(torch, blocks or winograd, reason) for this convolution; `blocks` is looked at again without its stride."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return "torch", "a graph is being made, which others will read"
+    if x.device.type == "cuda" and stride > 1 and groups == 1:
+        return "blocks", "few colours would be filled up with zeros"
+    if x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32:
+        return "torch", f"Winograd's loops take float32 on the CPU, not {x.dtype} on {x.device.type}"
+    kernel_px = weight.shape[2]
+    if weight.shape[3] != kernel_px or -(-kernel_px // stride) not in (3, 5) or (stride > 1 and groups > 1):
+        return "torch", f"there are no tiles for kernels of {kernel_px} pixels and stride {stride} in {groups} groups"
+    if find_spec("numba") is None:
+        return "torch", "numba is not installed"
+    tiles = [((side + 2 * padding - kernel_px) // stride + 1) // 4 for side in x.shape[2:]]
+    channels, maps = weight.shape[1] * stride**2, len(weight) // groups
+    if len(x) * tiles[0] * tiles[1] < ENOUGH_TILES or min(channels, maps) < ENOUGH_CHANNELS:
+        return "torch", "there are too few tiles or channels to win"
+    if stride == 1:
+        return "winograd", "fewer products"
+    if not (torch.is_grad_enabled() and weight.requires_grad):
+        return "torch", "with a stride only the gradient is quicker by Winograd's algorithm"
+    return "blocks", "fewer products for the gradient, by Winograd's algorithm"
+
+
+def of_blocks(
+    x_nchw: Tensor, weight: Tensor, bias: Tensor | None, stride: int, padding: int = 0, overhang: int = 0
+) -> Tensor:
+    """The convolution without its stride: blocks of stride x stride pixels are its pixels."""
+    kernel_px, blocks = weight.shape[2], -(-weight.shape[2] // stride)  # of a kernel's side
+    wanted = [((side + 2 * padding + overhang - kernel_px) // stride + blocks) * stride for side in x_nchw.shape[2:]]
+    after = [want - side - padding for want, side in zip(wanted, x_nchw.shape[2:], strict=True)]
+    x = F.pad(x_nchw, (padding, after[1], padding, after[0]))  # less than 0 after: pixels that no window reaches
+    fill = blocks * stride - kernel_px
+    return conv2d(in_blocks(x, stride), in_blocks(F.pad(weight, (0, fill, 0, fill)), stride), bias)
+
+
+def in_blocks(x_nchw: Tensor, side: int) -> Tensor:
+    """(N, C, H, W) to (N, side * side * C, H / side, W / side), channels_last."""
+    n, c, h, w = x_nchw.shape
+    rows = x_nchw.permute(0, 2, 3, 1).reshape(n, h // side, side, w // side, side, c)
+    return rows.permute(0, 1, 3, 2, 4, 5).reshape(n, h // side, w // side, side * side * c).permute(0, 3, 1, 2)

@@ -1,0 +1,168 @@
+"""Convolutions with stride 1 by Winograd's algorithm: fewer multiplications than the definition has, on the CPU.
+
+    y = A^T [ (G w G^T) * (B^T x B) ] A          on tiles of 4 x 4 outputs, summed over the input channels
+
+A 5 x 5 kernel takes 64 products a tile and pair of channels instead of 400, a 3 x 3 one 36 instead of 144 (Lavin and
+Gray 2016). Each of these 64 or 36 points is one matrix product over all tiles, so the work is left to the BLAS. The
+matrices are those of Toom and Cook: a product of polynomials from its values at a few points. The gradients are the
+transposed maps, with the same points. Only rounding differs from the definition: about three times as much in float32.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from alexnet.kernels.compiled import flat
+from alexnet.kernels.threads import over_rows
+
+TILE_PX = 4  # outputs along a tile's side
+POINTS = {  # by kernel side; infinity is one more. Small numbers and their inverses round best
+    3: (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2)),
+    5: (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-2), Fraction(1, 2), Fraction(-1, 2)),
+}
+CHUNK_BYTES = 32_000_000  # of points at a time: they should stay in the last cache
+
+
+class Matrices(NamedTuple):
+    """A^T (4, side), G (side, kernel), B^T (side, side); side = 4 + kernel - 1."""
+
+    outputs: np.ndarray
+    kernels: np.ndarray
+    inputs: np.ndarray
+
+
+@lru_cache
+def matrices(kernel_px: int) -> Matrices:
+    """Those of Toom and Cook in float64, for correlations of `kernel_px` taps with TILE_PX outputs."""
+    points = POINTS[kernel_px]
+    outputs = [[p**i for p in points] + [Fraction(i == TILE_PX - 1)] for i in range(TILE_PX)]
+    kernels, inputs = [], []
+    for p in points:
+        others = [q for q in points if q != p]
+        scale = np.prod([p - q for q in others])
+        kernels.append([p**k / scale for k in range(kernel_px)])
+        inputs.append([*_polynomial(others), Fraction(0)])
+    kernels.append([Fraction(k == kernel_px - 1) for k in range(kernel_px)])
+    inputs.append(_polynomial(points))
+    return Matrices(*(np.array(rows, dtype=np.float64) for rows in (outputs, kernels, inputs)))
+
+
+def _polynomial(roots) -> list[Fraction]:
+    """Coefficients of the product of (x - root), lowest power first."""
+    coefficients = [Fraction(1)]
+    for root in roots:
+        shifted = [Fraction(0), *coefficients]
+        coefficients = [s - root * c for s, c in zip(shifted, [*coefficients, Fraction(0)], strict=True)]
+    return coefficients
+
+
+def conv2d(x_nchw: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int = 1) -> Tensor:
+    """torch.nn.functional.conv2d(x, weight, bias, padding=padding, groups=groups) of (N, C, H, W) float32 on the CPU,
+    for square kernels of 3 or 5 pixels; channels_last.
+    """
+    return _Winograd.apply(x_nchw, weight, bias, padding, groups)
+
+
+class _Winograd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        work = Work(x.shape, weight.shape, padding, groups)
+        at_points = work.kernels_at_points(weight)
+        ctx.save_for_backward(x, at_points)
+        ctx.work = work
+        return work.outputs(x, at_points, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor) -> tuple:
+        x, at_points = ctx.saved_tensors
+        wants_dx, wants_dweight, wants_dbias, *_ = ctx.needs_input_grad
+        g = g.contiguous(memory_format=torch.channels_last)
+        dx, dweight = ctx.work.gradients(x, at_points, g, wants_dx, wants_dweight)
+        return dx, dweight, g.sum((0, 2, 3)) if wants_dbias else None, None, None
+
+
+class Work:
+    """The passes of one convolution over its pictures, some pictures at a time.
+
+    Tensors at points are (points * groups, tiles, channels of a group): a batch of matrices.
+    """
+
+    def __init__(self, x_shape: torch.Size, weight_shape: torch.Size, padding: int, groups: int):
+        from alexnet.kernels.winograd_numba import Tiling  # imports numba: only when first needed
+
+        _, channels, *sides = x_shape
+        maps, self.group_channels, self.kernel_px, _ = weight_shape
+        self.groups, self.side = groups, TILE_PX + self.kernel_px - 1
+        out_sides = [side + 2 * padding - self.kernel_px + 1 for side in sides]
+        tiles = [-(-side // TILE_PX) for side in out_sides]
+        self.x = Tiling(*sides, channels, groups, padding, self.side, TILE_PX, *tiles)
+        self.y = Tiling(*out_sides, maps, groups, 0, TILE_PX, TILE_PX, *tiles)
+        numbers = matrices(self.kernel_px)
+        self.a, self.b = (np.ascontiguousarray(m, np.float32) for m in (numbers.outputs, numbers.inputs))
+        self.g = torch.from_numpy(np.kron(numbers.kernels, numbers.kernels)).float()  # from both sides at once
+
+    def kernels_at_points(self, weight: Tensor) -> Tensor:
+        """(points * groups, maps of a group, channels of a group)."""
+        taps = weight.detach().permute(2, 3, 0, 1).reshape(self.kernel_px**2, -1)
+        return (self.g @ taps).view(self.side**2 * self.groups, -1, self.group_channels)
+
+    def _kernel_gradient(self, at_points: Tensor) -> Tensor:
+        """The transpose of `kernels_at_points`."""
+        taps = self.g.T @ at_points.view(self.side**2, -1)
+        return taps.view(self.kernel_px, self.kernel_px, -1, self.group_channels).permute(2, 3, 0, 1)
+
+    def outputs(self, x: Tensor, at_points: Tensor, bias: Tensor) -> Tensor:
+        y = _maps(len(x), self.y)
+        for chunk in self._chunks(len(x)):
+            v = self._to_points(x[chunk], self.x, self.b)
+            m = torch.bmm(v, at_points.transpose(1, 2))
+            self._from_points(m, y[chunk], self.y, self.a, bias)
+        return y
+
+    def gradients(self, x: Tensor, at_points: Tensor, g: Tensor, wants_dx: bool, wants_dweight: bool) -> tuple:
+        """(gradient at x, gradient at the kernels), None where it is not wanted."""
+        dx, total, no_bias = _maps(len(x), self.x), torch.zeros_like(at_points), g.new_zeros(self.x.channels)
+        for chunk in self._chunks(len(x)):
+            m = self._to_points(g[chunk], self.y, self.a.T)
+            if wants_dweight:
+                v = self._to_points(x[chunk], self.x, self.b)  # again: that is cheaper than to keep it
+                total.baddbmm_(m.transpose(1, 2), v)
+            if wants_dx:
+                self._from_points(torch.bmm(m, at_points), dx[chunk], self.x, self.b.T, no_bias)
+        return dx if wants_dx else None, self._kernel_gradient(total) if wants_dweight else None
+
+    def _chunks(self, pictures: int) -> list[slice]:
+        bytes_each = 4 * self.side**2 * self.x.rows * self.x.columns * (self.x.channels + self.y.channels)
+        even = 2 * torch.get_num_threads()
+        size = max(CHUNK_BYTES // bytes_each // even, 1) * even
+        return [slice(i, min(i + size, pictures)) for i in range(0, pictures, size)]
+
+    def _to_points(self, maps: Tensor, tiling, matrix: np.ndarray) -> Tensor:
+        from alexnet.kernels import winograd_numba
+
+        tiles = len(maps) * tiling.rows * tiling.columns
+        points = torch.empty(self.side**2 * tiling.groups, tiles, tiling.channels // tiling.groups)
+        arrays, matrix = (flat(maps), flat(points)), np.ascontiguousarray(matrix)
+        over_rows(lambda first, last: winograd_numba.to_points(*arrays, first, last, tiling, matrix), len(maps))
+        return points
+
+    def _from_points(self, points: Tensor, maps: Tensor, tiling, matrix: np.ndarray, bias: Tensor) -> None:
+        """Writes into `maps`, where tiles overlap their sums."""
+        from alexnet.kernels import winograd_numba
+
+        arrays, bias, matrix = (flat(points), flat(maps)), flat(bias), np.ascontiguousarray(matrix)
+        over_rows(lambda first, last: winograd_numba.from_points(*arrays, first, last, tiling, matrix, bias), len(maps))
+
+
+def _maps(pictures: int, tiling) -> Tensor:
+    sizes = (pictures, tiling.channels, tiling.height, tiling.width)
+    return torch.empty(sizes, memory_format=torch.channels_last)

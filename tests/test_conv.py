@@ -1,0 +1,127 @@
+"""Winograd's convolution against the definition in float64: outputs and gradients, odd shapes, and when it is taken."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from alexnet.kernels import conv, winograd
+from alexnet.layers import Conv2d
+
+# (pictures, channels of a group, maps of a group, groups, height, width, kernel, padding)
+SHAPES = [
+    *((3, 48, 128, 2, 27, 27, 5, 2), (2, 256, 384, 1, 13, 13, 3, 1), (5, 7, 9, 3, 11, 6, 3, 1)),
+    *((1, 1, 1, 1, 5, 5, 5, 0), (2, 3, 2, 1, 3, 20, 3, 0), (4, 2, 5, 1, 9, 8, 5, 4), (1, 3, 2, 2, 4, 4, 3, 3)),
+]
+
+
+def case(pictures, channels, maps, groups, height, width, kernel, padding, kind=torch.float32):
+    draw = torch.Generator().manual_seed(height)
+    sizes = ((pictures, groups * channels, height, width), (groups * maps, channels, kernel, kernel), (groups * maps,))
+    return [torch.randn(size, generator=draw).to(kind).requires_grad_() for size in sizes]
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_matrices_give_the_correlation_exactly(kernel):
+    """A^T [(G w) * (B^T x)] is the sum of w[k] x[i + k], by the definition of the algorithm (Winograd 1980)."""
+    outputs, kernels, inputs = winograd.matrices(kernel)
+    rng = np.random.default_rng(kernel)
+    x, w = rng.normal(size=4 + kernel - 1), rng.normal(size=kernel)
+    wanted = [sum(w[k] * x[i + k] for k in range(kernel)) for i in range(4)]
+    np.testing.assert_allclose(outputs @ ((kernels @ w) * (inputs @ x)), wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_it_is_the_convolution(shape, threads):
+    groups, padding = shape[3], shape[7]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        narrow, wide = case(*shape), case(*shape, kind=torch.float64)
+        got = winograd.conv2d(*narrow, padding, groups)
+        wanted = F.conv2d(*wide, padding=padding, groups=groups)
+        g = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1))
+        ours, reference = torch.autograd.grad(got, narrow, g), torch.autograd.grad(wanted, wide, g.double())
+    finally:
+        torch.set_num_threads(before)
+    assert got.shape == wanted.shape
+    assert got.is_contiguous(memory_format=torch.channels_last)
+    for one, other in zip((got, *ours), (wanted.detach(), *reference), strict=True):
+        scale = float(other.abs().max())
+        torch.testing.assert_close(one.double(), other, rtol=0, atol=2e-5 * scale)
+
+
+def test_chunks_of_pictures_change_nothing(monkeypatch):
+    shape = (9, 6, 10, 2, 12, 13, 5, 2)
+    whole = case(*shape)
+    y = winograd.conv2d(*whole, 2, 2)
+    dx, dw = torch.autograd.grad(y.square().sum(), whole[:2])
+    monkeypatch.setattr(winograd, "CHUNK_BYTES", 1)
+    parts = case(*shape)
+    again = winograd.conv2d(*parts, 2, 2)
+    dx2, dw2 = torch.autograd.grad(again.square().sum(), parts[:2])
+    torch.testing.assert_close((again, dx2, dw2), (y, dx, dw), rtol=1e-5, atol=1e-3)
+
+
+def test_the_same_bits_every_time():
+    def once():
+        given = case(16, 48, 64, 2, 13, 13, 3, 1)
+        y = winograd.conv2d(*given, 1, 2)
+        return (y, *torch.autograd.grad(y.square().sum(), given))
+
+    assert all(map(torch.equal, once(), once()))
+
+
+def test_a_group_sees_nothing_of_another():
+    x, weight, bias = case(4, 48, 64, 2, 13, 13, 3, 1)
+    y = winograd.conv2d(x, weight, bias, 1, 2)
+    other = x.detach().clone()
+    other[:, :48] += 1
+    changed = winograd.conv2d(other, weight, bias, 1, 2)
+    assert torch.equal(changed[:, 64:], y[:, 64:])
+    assert not torch.equal(changed[:, :64], y[:, :64])
+
+
+def test_only_what_is_wanted_is_computed():
+    x, weight, bias = case(2, 4, 4, 1, 9, 9, 3, 1)
+    y = winograd.conv2d(x.detach(), weight, bias.detach(), 1)
+    y.sum().backward()
+    assert x.grad is None
+    assert bias.grad is None
+    assert weight.grad is not None
+
+
+def test_strides_go_by_blocks_where_a_gradient_is_wanted():
+    layer = Conv2d(3, 96, 11, stride=4, overhang_px=3)
+    x = torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert conv.chosen(x, layer.weight, 4)[0] == "blocks"
+    wide = F.pad(x, (0, 3, 0, 3)).double(), layer.weight.detach().double().requires_grad_(), layer.bias.double()
+    y, wanted = layer(x), F.conv2d(*wide, stride=4)
+    torch.testing.assert_close(y.double(), wanted, rtol=0, atol=1e-4)
+    g = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
+    (got,), (reference,) = torch.autograd.grad(y, layer.weight, g), torch.autograd.grad(wanted, wide[1], g.double())
+    torch.testing.assert_close(got.double(), reference, rtol=0, atol=1e-5 * float(reference.abs().max()))
+    with torch.no_grad():
+        assert conv.chosen(x, layer.weight, 4)[0] == "torch"
+
+
+def test_what_it_does_not_serve_is_pytorchs():
+    x, weight, _ = case(16, 48, 64, 1, 13, 13, 3, 1)
+    assert conv.chosen(x, weight, padding=1) == ("winograd", "fewer products")
+    refused = {
+        "bfloat16": (x.bfloat16(), weight.bfloat16()),
+        "1 pixels": (x, weight[:, :, :1, :1]),
+        "too few": (x[:1], weight),
+    }
+    for word, tensors in refused.items():
+        way, reason = conv.chosen(*tensors, padding=1)
+        assert way == "torch"
+        assert word in reason
+
+
+def test_exports_know_nothing_of_it():
+    layer, x = Conv2d(48, 64, 3, padding=1), case(16, 48, 64, 1, 13, 13, 3, 1)[0].detach()
+    with torch.no_grad():
+        program = torch.export.export(layer, (x,))
+    assert "conv2d" in str(program.graph)
