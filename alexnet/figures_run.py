@@ -11,7 +11,6 @@ from pathlib import Path
 
 from alexnet import figures, verify
 from alexnet.errors import CheckpointError, MachineError, UsageError
-from alexnet.net import AlexNet
 from alexnet.predict import Predictor, load
 from alexnet.report import answers as report_answers
 from alexnet.report import history as report_history
@@ -96,9 +95,11 @@ def _of_pictures(predictor: Predictor, pack, wanted: Sequence[str], limit: int |
     seen = look("val")
     drawn = {"predictions": figures.predictions(seen, report_answers.one_of_each(seen, PREDICTIONS))}
     drawn["confusion"] = figures.confusion(seen)
-    if not isinstance(predictor.net, AlexNet):
-        drawn["neighbours"] = "a net of layer files does not say which layer is its last hidden one"
+    layer = report_answers.last_hidden(predictor.net)
+    if not layer:
+        drawn["neighbours"] = "no layer goes into the last dense one"
     elif "neighbours" in wanted:
-        rows, layer = report_answers.one_of_each(seen, NEIGHBOURS), report_answers.last_hidden(predictor.net)
-        drawn["neighbours"] = figures.neighbours(seen, rows, look("train"), layer)
+        drawn["neighbours"] = figures.neighbours(
+            seen, report_answers.one_of_each(seen, NEIGHBOURS), look("train"), layer
+        )
     return drawn

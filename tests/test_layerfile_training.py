@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet import checkpoint, features, predict, recipe, startup, train, verify
+from alexnet import checkpoint, features, figures_run, predict, recipe, startup, train, verify
 from alexnet import spec as spec_module
 from alexnet.cli.train import train as verb
 from alexnet.errors import CheckpointError, UsageError
@@ -17,6 +17,7 @@ from alexnet.layerfile import lex, rates, start
 from alexnet.layerfile.build import build
 from alexnet.layerfile.rates import ball, contrast
 from alexnet.log import read_metrics
+from alexnet.report import answers as report_answers
 from alexnet.schedule import Clock
 from alexnet.spec import LayerFile
 from alexnet.train import Stopped
@@ -146,6 +147,26 @@ def test_features_have_the_files_names(straight, tiny_pack, tmp_path):
     assert (record["layer"], record["shape"]) == ("fc16_neuron", [16])
     with pytest.raises(UsageError, match="conv1a"):
         features.write(straight, tiny_pack, "fc7", tmp_path / "fc7.npy")
+
+
+def test_its_figures_have_neighbours_in_the_layer_before_the_last(straight, tiny_pack, tmp_path):
+    kinds = ("filters", "curves", "predictions", "neighbours", "confusion")
+    record = figures_run.write(
+        straight, str(tiny_pack.path), tmp_path, "svg", kinds, 12, "cpu", lambda word: lambda done, total: None
+    )
+    assert record["left_out"] == {}
+    net = predict.load(straight).net
+    assert report_answers.last_hidden(net) == " and ".join(net.last_hidden)
+
+
+def test_what_is_hidden_and_answered_is_what_its_layers_put_out(straight):
+    net = predict.load(straight).net.eval()
+    x = torch.randn(3, *net.input_shape, generator=torch.Generator().manual_seed(0))
+    hidden, answer = report_answers.hidden_and_softmax(net, x)
+    with torch.no_grad():
+        wanted = torch.cat([net(x, until=name).flatten(1) for name in net.last_hidden], 1)
+        torch.testing.assert_close(hidden, wanted)
+        torch.testing.assert_close(answer, torch.softmax(net(x), dim=1))
 
 
 def test_another_seed_and_other_files_are_other_runs(straight, tiny_pack):

@@ -20,9 +20,8 @@ from alexnet.data import augment, loader
 from alexnet.data.augment import Preprocessing
 from alexnet.data.packfile import Split
 from alexnet.errors import DataError
-from alexnet.evaluate import Machine, errors, logits
+from alexnet.evaluate import Machine, errors
 from alexnet.layerfile import LayerNet
-from alexnet.net import AlexNet
 
 PICTURES = 1000  # looked at unless told otherwise, or
 PER_CLASS = 10  # ... so many a class where that is more
@@ -95,10 +94,10 @@ def look(
     pictures = np.linspace(0, len(split), count, endpoint=False).astype(np.int64)
     probabilities, inputs = [], []
     for images_nchw in _batches(prep, place, split, pictures):
-        before_fc8, after = _forward(net, images_nchw.to(place.device, place.dtype))
+        before, after = hidden_and_softmax(net, images_nchw.to(place.device, place.dtype))
         probabilities.append(after)
         if hidden:
-            inputs.append(before_fc8)
+            inputs.append(before)
         progress(sum(map(len, probabilities)), count)
     answers = torch.cat(probabilities).numpy()
     if not np.isfinite(answers).all():
@@ -116,25 +115,26 @@ def _batches(prep: Preprocessing, place: Machine, split: Split, pictures: np.nda
 
 
 @torch.inference_mode()
-def _forward(net: nn.Module, images_nchw: Tensor) -> tuple[Tensor, Tensor]:
-    """What goes into fc8, flat, and the softmax of what comes out of it; both float32 on the CPU. Of a net of layer
-    files, which may have no fc8, the softmax alone.
-    """
+def hidden_and_softmax(net: nn.Module, images_nchw: Tensor) -> tuple[Tensor, Tensor]:
+    """What goes into the last dense layer, flat, and the softmax of what comes out; both float32 on the CPU."""
     net.eval()
-    if not isinstance(net, AlexNet):
-        return images_nchw.new_zeros(len(images_nchw), 0), torch.softmax(logits(net, images_nchw).float(), dim=1).cpu()
-    before = net(images_nchw, until=_in_front_of_fc8(net))
-    after = torch.softmax(net.fc8(before).float(), dim=1)
-    return before.flatten(1).float().cpu(), after.cpu()
+    if isinstance(net, LayerNet):
+        seen = net.outputs([*net.last_hidden, net.tops[0]], images_nchw)
+        hidden, after = [seen[name].flatten(1) for name in net.last_hidden], seen[net.tops[0]]
+        before = torch.cat(hidden, 1) if hidden else after.new_zeros(len(after), 0)
+    else:
+        names = [name for name, _ in net.named_children()]
+        before = net(images_nchw, until=names[names.index("fc8") - 1]).flatten(1)
+        after = net.fc8(before)
+    return before.float().cpu(), torch.softmax(after.flatten(1).float(), dim=1).cpu()
 
 
-def _in_front_of_fc8(net: AlexNet) -> str:
-    names = [name for name, _ in net.named_children()]
-    return names[names.index("fc8") - 1]
-
-
-def last_hidden(net: AlexNet) -> str:
-    """The author's name of the layer whose activations go into fc8: fc7, or pool3 where there is no dense layer."""
+def last_hidden(net: nn.Module) -> str:
+    """The author's name of the layer whose activations go into the last dense one: fc7, or pool3 where there is no
+    other dense layer; "hs2a and hs2b" of a net of layer files.
+    """
+    if isinstance(net, LayerNet):
+        return " and ".join(net.last_hidden)
     names = [name for name, _ in net.named_children()]
     return next(name for name in reversed(names[: names.index("fc8")]) if name.startswith(("fc", "conv", "pool")))
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import nn
 
 from alexnet import log
 from alexnet.data import image
-from alexnet.net import AlexNet
 from alexnet.report import answers as report_answers
 from alexnet.report.answers import Answers
 from alexnet.report.charts import Line, chart, sample
@@ -208,7 +208,7 @@ def machine(record: dict) -> str:
     return ", ".join([computer, threads, *(f"{name} {value}" for name, value in versions.items())])
 
 
-def kernels(net: AlexNet) -> list[dict] | None:
+def kernels(net: nn.Module) -> list[dict] | None:
     """{"name", "count", "px", "src"} of each tower's first layer; None where it has no kernels over three colours."""
     made = []
     for name, part in report_answers.kernels_by_tower(net):

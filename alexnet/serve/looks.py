@@ -19,7 +19,7 @@ from alexnet import recipe
 from alexnet.errors import UsageError
 from alexnet.evaluate import logits
 from alexnet.extract import layer_named, tower_half
-from alexnet.net import AlexNet
+from alexnet.layerfile import LayerNet
 from alexnet.predict import Predictor
 from alexnet.report import parts
 from alexnet.report.answers import in_rows
@@ -42,9 +42,12 @@ def views(predictor: Predictor, square: np.ndarray) -> dict:
 
 
 def layers(predictor: Predictor) -> list[str]:
-    """The layers there is something to see of: no reshaping, and not the answer itself."""
-    skipped = ("flat", "drop")
-    return [name for name in recipe.layer_names(predictor.net) if not name.startswith(skipped)][:-1]
+    """The layers there is something to see of: neither pictures, reshaping nor the answer itself."""
+    net = predictor.net
+    if isinstance(net, LayerNet):
+        unseen = {*net.tops, *(layer.name for layer in net.records if layer.type == "data")}
+        return [name for name in recipe.layer_names(net) if name not in unseen]
+    return [name for name in recipe.layer_names(net) if not name.startswith(("flat", "drop"))][:-1]
 
 
 @torch.inference_mode()
@@ -110,8 +113,8 @@ def _covered(crop: Tensor, tops: np.ndarray, lefts: np.ndarray, patch: int) -> T
 
 
 def kernels(predictor: Predictor) -> list[dict]:
-    """conv1's kernels, a sheet for each tower; none for a net of layer files."""
-    return (parts.kernels(predictor.net) or []) if isinstance(predictor.net, AlexNet) else []
+    """The kernels that look at the pictures themselves, a sheet for each tower."""
+    return parts.kernels(predictor.net) or []
 
 
 def _seen(predictor: Predictor, view: Tensor) -> str:

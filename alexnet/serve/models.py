@@ -15,13 +15,11 @@ from pathlib import Path
 from threading import Event
 
 import numpy as np
-import torch
 from PIL import Image
 
-from alexnet import fidelity, recipe, verify
+from alexnet import fidelity, verify
 from alexnet import spec as spec_module
 from alexnet.errors import AlexnetError, CheckpointError
-from alexnet.net import AlexNet
 from alexnet.predict import Predictor, load
 from alexnet.report import answers, pages, parts, words
 from alexnet.report.answers import Answers
@@ -39,7 +37,9 @@ class Stopped(Exception):
 
 @dataclass
 class Model:
-    """`near`: training pictures and what goes into fc8 for them, once they have been looked at; `coming` till then."""
+    """`near`: training pictures with what goes into the last dense layer for them, once they have been looked at;
+    `coming` till then.
+    """
 
     name: str
     run: Path
@@ -54,11 +54,9 @@ class Model:
         """
         if self.near is None:
             return {"layer": None, "of": 0, "coming": self.coming, "pictures": []}
-        with torch.inference_mode():
-            net = self.predictor.net
-            names = recipe.layer_names(net)
-            hidden = net(self.predictor.views(square, 1), until=names[names.index("fc8") - 1])
-        rows = answers.nearest(hidden.flatten(1).float().cpu().numpy(), self.near.hidden, NEAREST)[0]
+        net = self.predictor.net
+        hidden, _ = answers.hidden_and_softmax(net, self.predictor.views(square, 1))
+        rows = answers.nearest(hidden.numpy(), self.near.hidden, NEAREST)[0]
         told = [{"class": self.near.classes[self.near.labels[r]], "key": self.near.key(int(r))} for r in rows]
         shown = [{**one, "src": _jpeg(self.near.pixels(int(r)))} for one, r in zip(told, rows, strict=True)]
         return {"layer": answers.last_hidden(net), "of": len(self.near), "coming": False, "pictures": shown}
@@ -110,7 +108,7 @@ def _about(model: Model) -> dict:
             {"detail": r.detail, "paper": r.paper, "as_run": r.as_run, "here": r.here, "matches": r.matches}
             for r in (fidelity.fidelity(spec) if plain else [])
         ],
-        "layers": looks.layers(predictor) if isinstance(predictor.net, AlexNet) else [],
+        "layers": looks.layers(predictor),
         "kernels": looks.kernels(predictor),
     }
 
@@ -122,8 +120,8 @@ def look_at_training(model: Model, most: int, stopping: Event) -> str:
     if sys.platform == "linux":
         os.nice(10)  # of this thread and those it starts
     try:
-        if not isinstance(model.predictor.net, AlexNet):
-            return "the layers of a layer file have names of their own"
+        if not answers.last_hidden(model.predictor.net):
+            return "no layer goes into the last dense one"
         model.near = _looked_at(model, most, stopping)
         return ""
     except Stopped:
