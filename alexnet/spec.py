@@ -253,6 +253,7 @@ class RunSpec:
     length: Duration = Duration(90, "ep")
     batch: int = 128
     seed: int = 0  # of weights, order, crops, light and dropout
+    rescue: bool = False  # initial weights are scaled until every layer's outputs vary by 1
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     parallel: Literal["none", "data", "towers", "hybrid"] = "none"  # what the processes of torchrun share

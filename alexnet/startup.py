@@ -89,7 +89,7 @@ def _ratio(velocity: Tensor, weight: Tensor) -> float:
 
 def advice(seen: Look) -> list[str]:
     """What is wrong and what to change, most likely cause first; empty while all is well."""
-    rate, start = ("epsW", "a larger initW") if seen.from_files else ("sgd.rate", "--set net.init=he")
+    rate, start = ("epsW", "a larger initW") if seen.from_files else ("sgd.rate", "--rescue")
     lines = []
     if seen.loss > 3 * seen.chance_loss:
         lower = "Divide epsW by 10" if seen.from_files else "Try --set sgd.rate=0.001"
@@ -107,8 +107,9 @@ def advice(seen: Look) -> list[str]:
     slow = [name for name, ratio in seen.update_ratio.items() if 0 < ratio < VANISHING]
     if slow and not dead:  # behind dead units nothing moves either
         names = list(seen.update_ratio)  # what dies here was made small by this layer or one between it and the loss
-        hint = " ".join(f"--set net.{name}.sigma=0.03" for name in names[names.index(slow[0]) :] if name in CONVS)
-        lines.append(f"updates of {', '.join(slow)} are vanishing. Start with larger weights: {hint or start}")
+        small = [f"--set net.{name}.sigma=0.03" for name in names[names.index(slow[0]) :] if name in CONVS]
+        hint = f", or {' '.join(small)}" if small and not seen.from_files else ""
+        lines.append(f"updates of {', '.join(slow)} are vanishing. Start with larger weights: {start}{hint}")
     if not lines and seen.step >= LATE:
         lines.append(f"no layer is dead or frozen, but nothing is learnt: check the labels, or try {start}")
     return lines

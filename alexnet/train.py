@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from alexnet import checkpoint, finetune, machine, parallel, recipe, runs, startup, tables
+from alexnet import checkpoint, finetune, machine, parallel, recipe, rescue, runs, startup, tables
 from alexnet.data import loader, resident
 from alexnet.data.augment import Preprocessing
 from alexnet.data.packfile import Pack
@@ -156,6 +156,8 @@ def prepare(spec: Spec, pack: Pack, team: Team | None = None) -> tuple[State, Ma
     net = recipe.build(spec.net, spec.run.seed)
     recipe.begin(spec, net)
     prep = finetune.begin(spec, net, pack) if spec.parent else runs.preprocessing(spec, pack)
+    if spec.run.rescue:
+        rescue.begin(spec, net, pack, prep)
     parallel.split(net, team)
     net = net.to(device, memory_format=torch.channels_last).train()
     place = Machine(device, precision, spec.run.workers, spec.run.batch)

@@ -33,7 +33,7 @@ LAYERS = [
     ("sgd",),
     ("fidelity", "evaluate", "submission", "weights", "layerfile", "runs"),
     ("parallel", "recipe", "graph"),
-    ("startup", "step", "featurefiles", "extract"),
+    ("startup", "step", "rescue", "featurefiles", "extract"),
     ("report.history", "report.answers"),
     ("report.charts", "report.words"),
     ("report.parts",),

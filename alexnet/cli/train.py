@@ -36,6 +36,7 @@ def train(
     steps: int | None = None,
     batch: int | None = None,
     seed: int | None = None,
+    rescue: bool = False,
     seeds: str | None = None,
     together: int = 1,
     compare_layer: str | None = None,
@@ -66,6 +67,7 @@ def train(
         steps: updates, instead of epochs.
         batch: pictures per update (128).
         seed: of the initial weights, the order of pictures, crops, light and dropout.
+        rescue: scales the initial weights by what the first batch gives, for a net that does not start to learn.
         seeds: several trainings as one job: 0-9 or 0,3,5; each in RUN/seed-000 ..., and RUN/summary.json of them all.
         together: with --seeds, how many are trained at once, sharing out the threads and GPUs.
         compare_layer: with --seeds, the layer whose features tell how alike the nets are (RSA); the last hidden one.
@@ -101,6 +103,7 @@ def train(
     length = f"{epochs}ep" if epochs is not None else f"{steps}st" if steps is not None else None
     given = {"run.length": length, "run.batch": batch, "run.seed": seed, "run.device": device}
     machine = {"run.precision": precision, "run.parallel": parallel, "run.deterministic": deterministic or None}
+    machine["run.rescue"] = rescue or None
     options = [f"{name}={value}" for name, value in {**given, **machine}.items() if value is not None]
     numbers = _seeds(seeds, together, compare_layer, any(o.startswith("run.seed=") for o in [*options, *settings]))
     spec = spec_module.change(begin(None), [*options, *settings])  # what is wrong is told before packing
