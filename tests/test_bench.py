@@ -19,7 +19,7 @@ def jpeg_pack(pictures, tmp_path_factory) -> str:
     return str(out)
 
 
-@pytest.mark.parametrize("name", ["lrn", "loader", "predict", "doctor", "train"])
+@pytest.mark.parametrize("name", ["lrn", "conv", "loader", "predict", "doctor", "train"])
 def test_it_runs_at_toy_size(name, jpeg_pack):
     rows = importlib.import_module(f"alexnet.bench.{name}").rows(True, jpeg_pack)
     assert rows

@@ -14,7 +14,7 @@ from alexnet.cli.app import VERBS, Json, emit
 
 @VERBS.command
 def bench(
-    what: Positional[Literal["train", "lrn", "loader", "predict", "doctor", "gpu", "all"]],
+    what: Positional[Literal["train", "conv", "lrn", "loader", "predict", "doctor", "gpu", "all"]],
     data: Positional[str | None] = None,
     /,
     toy: bool = False,
@@ -24,8 +24,8 @@ def bench(
     """How fast, as ratios: ours, the peers and the physical limit, in turns in the same run.
 
     Args:
-        what: a training step, the response norm, the loader, prediction, what limits a run (doctor), or all of these;
-            gpu: steps and kernels on a GPU, on random pictures.
+        what: a training step, its convolutions, the response norm, the loader, prediction, what limits a run (doctor),
+            or all of these; gpu: steps and kernels on a GPU, on random pictures.
         data: a pack, or anything `alexnet pack` takes; none: the built-in set.
         toy: small sizes, to see that it runs.
         out: a file of JSON lines to append the rows to, such as results/speed.jsonl.
@@ -34,7 +34,7 @@ def bench(
 
     from alexnet.bench.turns import place
 
-    names = ("train", "lrn", "loader", "predict", "doctor") if what == "all" else (what,)
+    names = ("train", "conv", "lrn", "loader", "predict", "doctor") if what == "all" else (what,)
     rows = []
     for name in names:
         for row in importlib.import_module(f"alexnet.bench.{name}").rows(toy, data):

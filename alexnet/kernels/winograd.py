@@ -142,8 +142,8 @@ class Work:
 
     def _chunks(self, pictures: int) -> list[slice]:
         bytes_each = 4 * self.side**2 * self.x.rows * self.x.columns * (self.x.channels + self.y.channels)
-        even = 2 * torch.get_num_threads()
-        size = max(CHUNK_BYTES // bytes_each // even, 1) * even
+        threads = torch.get_num_threads()
+        size = max(CHUNK_BYTES // bytes_each // threads, 1) * threads
         return [slice(i, min(i + size, pictures)) for i in range(0, pictures, size)]
 
     def _to_points(self, maps: Tensor, tiling, matrix: np.ndarray) -> Tensor:

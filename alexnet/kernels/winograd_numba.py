@@ -34,58 +34,43 @@ class Tiling(NamedTuple):
 
 
 @njit
-def _add_terms(out, o, source, at, base, n, matrix, row):
-    """out[o + i] += sum_k matrix[row, k] * source[base + at[k] + i] for i < n; 4, 6 or 8 terms.
-
-    Indices are unsigned: numba would look whether a signed one is negative, and LLVM not vectorise.
+def _sum_terms(out, o, add, source, at, base, n, matrix, row):
+    """out[o + i] = sum_k matrix[row, k] * source[base + at[k] + i] for i < n, plus what is there with `add`; 4, 6 or 8
+    terms. Indices are unsigned: numba would look whether a signed one is negative, and LLVM not vectorise.
     """
-    m, n, y = matrix[row], np.uint64(n), np.uint64(o)
-    a, b, c, d = m[0], m[1], m[2], m[3]
-    p, q, r, s = _four(at, 0, base)
+    n, y = np.uint64(n), np.uint64(o)
+    a, b, c, d = matrix[row, 0], matrix[row, 1], matrix[row, 2], matrix[row, 3]
+    p, q, r, s = _place(at, 0, base), _place(at, 1, base), _place(at, 2, base), _place(at, 3, base)
     if len(at) == 4:
         for i in range(n):
-            out[y + i] += (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
+            total = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
+            out[y + i] = out[y + i] + total if add else total
         return
-    e, f, t, u = m[4], m[5], np.uint64(base + at[4]), np.uint64(base + at[5])
+    e, f, t, u = matrix[row, 4], matrix[row, 5], _place(at, 4, base), _place(at, 5, base)
     if len(at) == 6:
         for i in range(n):
-            first = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
-            out[y + i] += first + (e * source[t + i] + f * source[u + i])
+            total = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
+            total += e * source[t + i] + f * source[u + i]
+            out[y + i] = out[y + i] + total if add else total
         return
-    g, h, v, w = m[6], m[7], np.uint64(base + at[6]), np.uint64(base + at[7])
+    g, h, v, w = matrix[row, 6], matrix[row, 7], _place(at, 6, base), _place(at, 7, base)
     for i in range(n):
-        first = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
-        second = (e * source[t + i] + f * source[u + i]) + (g * source[v + i] + h * source[w + i])
-        out[y + i] += first + second
+        total = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
+        total += (e * source[t + i] + f * source[u + i]) + (g * source[v + i] + h * source[w + i])
+        out[y + i] = out[y + i] + total if add else total
 
 
 @njit
-def _put_terms(out, o, source, at, base, n, matrix, row):
-    """The same, but = instead of +=."""
-    m, n, y = matrix[row], np.uint64(n), np.uint64(o)
-    a, b, c, d = m[0], m[1], m[2], m[3]
-    p, q, r, s = _four(at, 0, base)
-    if len(at) == 4:
-        for i in range(n):
-            out[y + i] = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
-        return
-    e, f, t, u = m[4], m[5], np.uint64(base + at[4]), np.uint64(base + at[5])
-    if len(at) == 6:
-        for i in range(n):
-            first = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
-            out[y + i] = first + (e * source[t + i] + f * source[u + i])
-        return
-    g, h, v, w = m[6], m[7], np.uint64(base + at[6]), np.uint64(base + at[7])
-    for i in range(n):
-        first = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
-        second = (e * source[t + i] + f * source[u + i]) + (g * source[v + i] + h * source[w + i])
-        out[y + i] = first + second
+def _place(at, k, base):
+    return np.uint64(base + at[k])
 
 
 @njit
-def _four(at, k, base):
-    places = at[k : k + 4] + base
-    return np.uint64(places[0]), np.uint64(places[1]), np.uint64(places[2]), np.uint64(places[3])
+def _multiples(count, stride):
+    at = np.empty(count, np.int64)
+    for k in range(count):
+        at[k] = k * stride
+    return at
 
 
 @njit
@@ -121,7 +106,7 @@ def to_points(x, points, first, last, tiling, matrix):
     side, groups, step = len(matrix), tiling.groups, tiling.step
     run = tiling.channels // groups
     tiles = len(points) // (side * side * tiling.channels)
-    rows_at, columns_at = np.arange(tiling.window) * line, _columns_at(tiling.window, step, plane, run)
+    rows_at, columns_at = _multiples(tiling.window, line), _columns_at(tiling.window, step, plane, run)
     lines = np.empty(side * line, np.float32)
     for picture in range(first, last):
         _spread(x, padded, picture, tiling, line, plane)
@@ -130,14 +115,14 @@ def to_points(x, points, first, last, tiling, matrix):
                 size = min(BLOCK_FLOATS, line - block)
                 for i in range(side):
                     start = row * step * line + block
-                    _put_terms(lines, i * line + block, padded, rows_at, start, size, matrix, i)
+                    _sum_terms(lines, i * line + block, False, padded, rows_at, start, size, matrix, i)
             tile = (picture * tiling.rows + row) * tiling.columns
             for i in range(side):
                 for group in range(groups):
                     start = i * line + group * step * plane
                     for j in range(side):
                         place = (((i * side + j) * groups + group) * tiles + tile) * run
-                        _put_terms(points, place, lines, columns_at, start, tiling.columns * run, matrix, j)
+                        _sum_terms(points, place, False, lines, columns_at, start, tiling.columns * run, matrix, j)
 
 
 @njit
@@ -152,7 +137,8 @@ def _spread(x, padded, picture, tiling, line, plane):
             place = _pixel(y, column, tiling, line, plane)
             for group in range(tiling.groups):
                 here, there = place + group * tiling.step * plane, source + group * run
-                padded[here : here + run] = x[there : there + run]
+                for i in range(run):
+                    padded[here + i] = x[there + i]
 
 
 @njit
@@ -165,22 +151,23 @@ def from_points(points, y, first, last, tiling, matrix, bias):
     run = tiling.channels // groups
     tiles = len(points) // (side * side * tiling.channels)
     length = tiling.columns * run  # of a row of tiles at one point
-    points_at, sums_at = np.arange(side) * (side * groups * tiles * run), np.arange(side) * length
+    points_at, sums_at = _multiples(side, side * groups * tiles * run), _multiples(side, length)
     sums = np.empty(window * side * length, np.float32)
     for picture in range(first, last):
-        padded[:] = 0
+        for i in range(len(padded)):
+            padded[i] = 0
         for row in range(tiling.rows):
             tile = (picture * tiling.rows + row) * tiling.columns
             for group in range(groups):
                 for j in range(side):
                     start = ((j * groups + group) * tiles + tile) * run
                     for i in range(window):
-                        _put_terms(sums, (i * side + j) * length, points, points_at, start, length, matrix, i)
+                        _sum_terms(sums, (i * side + j) * length, False, points, points_at, start, length, matrix, i)
                 for i in range(window):
                     for j in range(window):
                         column = (group * step + j % step) * plane + (j // step) * run
                         place = (row * step + i) * line + column
-                        _add_terms(padded, place, sums, sums_at, i * side * length, length, matrix, j)
+                        _sum_terms(padded, place, True, sums, sums_at, i * side * length, length, matrix, j)
         _gather(padded, y, picture, tiling, line, plane, bias)
 
 
