@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
+from alexnet.kernels.pool import pooled_px
 from alexnet.layers import (
     Conv2d,
     Dropout,
@@ -137,9 +138,7 @@ def _conv_out_px(conv: ConvSpec, size_px: int, name: str) -> int:
 
 
 def _pool_out_px(spec: NetSpec, size_px: int, name: str) -> int:
-    pool = spec.pool
-    steps = (size_px - pool.size_px) / pool.stride
-    out_px = (math.ceil(steps) if pool.ceil else math.floor(steps)) + 1
+    out_px = pooled_px(size_px, spec.pool.size_px, spec.pool.stride, spec.pool.ceil)
     if out_px < 1:
         raise UsageError(f"the pooling after {name} does not fit into {size_px} pixels; use a larger net.crop_px")
     return out_px

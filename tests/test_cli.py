@@ -110,7 +110,16 @@ def test_fidelity_lists_the_details(run):
 
 def test_info_says_what_was_chosen_and_why():
     record = json.loads(alexnet("info", "--json").stdout)
-    assert {"device", "device_reason", "precision", "precision_reason", "lrn", "lrn_reason"} <= record.keys()
+    assert {
+        "device",
+        "device_reason",
+        "precision",
+        "precision_reason",
+        "lrn",
+        "lrn_reason",
+        "conv",
+        "conv_reason",
+    } <= record.keys()
 
 
 def test_help_loads_no_heavy_library():

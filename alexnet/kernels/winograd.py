@@ -150,7 +150,8 @@ class Work:
         from alexnet.kernels import winograd_numba
 
         tiles = len(maps) * tiling.rows * tiling.columns
-        points = torch.empty(self.side**2 * tiling.groups, tiles, tiling.channels // tiling.groups)
+        sizes = (self.side**2 * tiling.groups, tiles, tiling.channels // tiling.groups)
+        points = torch.empty(sizes, dtype=torch.float32)
         arrays, matrix = (flat(maps), flat(points)), np.ascontiguousarray(matrix)
         over_rows(lambda first, last: winograd_numba.to_points(*arrays, first, last, tiling, matrix), len(maps))
         return points
@@ -165,4 +166,4 @@ class Work:
 
 def _maps(pictures: int, tiling) -> Tensor:
     sizes = (pictures, tiling.channels, tiling.height, tiling.width)
-    return torch.empty(sizes, memory_format=torch.channels_last)
+    return torch.empty(sizes, dtype=torch.float32, memory_format=torch.channels_last)
