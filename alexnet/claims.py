@@ -243,13 +243,8 @@ CLAIMS = (
             AS_RUN,
             Arm("sigma_0.01", tuple(third(f"conv{n}") for n in (3, 4, 5))),
             Arm("as_published", preset="as_published"),
-            Arm("rescued", ("run.rescue=true",)),
         ),
-        findings=(
-            Finding("sigma_0.01", "as_run", "stalled"),
-            Finding("as_published", "as_run", "stalled"),
-            Finding("as_run", "rescued", "stalled", claimed=False),
-        ),
+        findings=(Finding("sigma_0.01", "as_run", "stalled"), Finding("as_published", "as_run", "stalled")),
         scales=(
             Scale("quick", "shapes", 32, 3000, "600st", "as_run", (small, "run.batch=32", *CONSTANT)),
             _imagenette(*CONSTANT, length="400st"),
