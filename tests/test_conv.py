@@ -21,13 +21,13 @@ def case(pictures, channels, maps, groups, height, width, kernel, padding, kind=
     return [torch.randn(size, generator=draw).to(kind).requires_grad_() for size in sizes]
 
 
-@pytest.mark.parametrize("kernel", [3, 5])
-def test_matrices_give_the_correlation_exactly(kernel):
+@pytest.mark.parametrize(("tile", "kernel"), list(winograd.POINTS))
+def test_matrices_give_the_correlation_exactly(tile, kernel):
     """A^T [(G w) * (B^T x)] is the sum of w[k] x[i + k], by the definition of the algorithm (Winograd 1980)."""
-    outputs, kernels, inputs = winograd.matrices(kernel)
+    outputs, kernels, inputs = winograd.matrices(tile, kernel)
     rng = np.random.default_rng(kernel)
-    x, w = rng.normal(size=4 + kernel - 1), rng.normal(size=kernel)
-    wanted = [sum(w[k] * x[i + k] for k in range(kernel)) for i in range(4)]
+    x, w = rng.normal(size=tile + kernel - 1), rng.normal(size=kernel)
+    wanted = [sum(w[k] * x[i + k] for k in range(kernel)) for i in range(tile)]
     np.testing.assert_allclose(outputs @ ((kernels @ w) * (inputs @ x)), wanted, atol=1e-12)
 
 

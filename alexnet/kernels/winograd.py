@@ -1,11 +1,11 @@
 """Convolutions with stride 1 by Winograd's algorithm: fewer multiplications than the definition has, on the CPU.
 
-    y = A^T [ (G w G^T) * (B^T x B) ] A          on tiles of 4 x 4 outputs, summed over the input channels
+    y = A^T [ (G w G^T) * (B^T x B) ] A          on tiles of 4 x 4 or 5 x 5 outputs, summed over the input channels
 
-A 5 x 5 kernel takes 64 products a tile and pair of channels instead of 400, a 3 x 3 one 36 instead of 144 (Lavin and
-Gray 2016). Each of these 64 or 36 points is one matrix product over all tiles, so the work is left to the BLAS. The
-matrices are those of Toom and Cook: a product of polynomials from its values at a few points. The gradients are the
-transposed maps, with the same points. Only rounding differs from the definition: about three times as much in float32.
+A 5 x 5 kernel takes 64 products a tile of 4 x 4 and pair of channels instead of 400, a 3 x 3 one 36 instead of 144, or
+49 instead of 225 for 5 x 5 (Lavin and Gray 2016). Each of these points is one matrix product over all tiles, so the
+work is left to the BLAS. The matrices are those of Toom and Cook: a product of polynomials from its values at a few
+points. The gradients are the transposed maps. Only rounding differs from the definition: a few times as much.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ from torch.autograd.function import once_differentiable
 from alexnet.kernels.compiled import flat
 from alexnet.kernels.threads import over_rows
 
-TILE_PX = 4  # outputs along a tile's side
-POINTS = {  # by kernel side; infinity is one more. Small numbers and their inverses round best
-    3: (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2)),
-    5: (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-2), Fraction(1, 2), Fraction(-1, 2)),
+HALF = Fraction(1, 2)
+POINTS = {  # by outputs and kernel along a side, with infinity; small numbers and their inverses round best
+    (4, 3): (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), -HALF),
+    (5, 3): (Fraction(0), Fraction(1), Fraction(-1), Fraction(-2), -HALF, 3 * HALF),
+    (4, 5): (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-2), HALF, -HALF),
 }
 CHUNK_BYTES = 32_000_000  # of points at a time: they should stay in the last cache
 
 
 class Matrices(NamedTuple):
-    """A^T (4, side), G (side, kernel), B^T (side, side); side = 4 + kernel - 1."""
+    """A^T (outputs, side), G (side, kernel), B^T (side, side); side = outputs + kernel - 1."""
 
     outputs: np.ndarray
     kernels: np.ndarray
@@ -39,10 +40,10 @@ class Matrices(NamedTuple):
 
 
 @lru_cache
-def matrices(kernel_px: int) -> Matrices:
-    """Those of Toom and Cook in float64, for correlations of `kernel_px` taps with TILE_PX outputs."""
-    points = POINTS[kernel_px]
-    outputs = [[p**i for p in points] + [Fraction(i == TILE_PX - 1)] for i in range(TILE_PX)]
+def matrices(tile_px: int, kernel_px: int) -> Matrices:
+    """Those of Toom and Cook in float64, for correlations of `kernel_px` taps with `tile_px` outputs."""
+    points = POINTS[tile_px, kernel_px]
+    outputs = [[p**i for p in points] + [Fraction(i == tile_px - 1)] for i in range(tile_px)]
     kernels, inputs = [], []
     for p in points:
         others = [q for q in points if q != p]
@@ -101,13 +102,13 @@ class Work:
 
         _, channels, *sides = x_shape
         maps, self.group_channels, self.kernel_px, _ = weight_shape
-        self.groups, self.side = groups, TILE_PX + self.kernel_px - 1
         out_sides = [side + 2 * padding - self.kernel_px + 1 for side in sides]
-        tiles = [-(-side // TILE_PX) for side in out_sides]
-        self.x = Tiling(*sides, channels, groups, padding, self.side, TILE_PX, *tiles)
-        self.y = Tiling(*out_sides, maps, groups, 0, TILE_PX, TILE_PX, *tiles)
-        numbers = matrices(self.kernel_px)
-        self.a, self.b = (np.ascontiguousarray(m, np.float32) for m in (numbers.outputs, numbers.inputs))
+        tile_px, self.side, *tiles = _tiles(self.kernel_px, *out_sides)
+        self.groups = groups
+        self.x = Tiling(*sides, channels, groups, padding, self.side, tile_px, *tiles, self.side)
+        self.y = Tiling(*out_sides, maps, groups, 0, tile_px, tile_px, *tiles, self.side)
+        numbers = matrices(tile_px, self.kernel_px)
+        self.a, self.b = numbers.outputs, numbers.inputs
         self.g = torch.from_numpy(np.kron(numbers.kernels, numbers.kernels)).float()  # from both sides at once
 
     def kernels_at_points(self, weight: Tensor) -> Tensor:
@@ -152,7 +153,7 @@ class Work:
         tiles = len(maps) * tiling.rows * tiling.columns
         sizes = (self.side**2 * tiling.groups, tiles, tiling.channels // tiling.groups)
         points = torch.empty(sizes, dtype=torch.float32)
-        arrays, matrix = (flat(maps), flat(points)), np.ascontiguousarray(matrix)
+        arrays, matrix = (flat(maps), flat(points)), _even(matrix)
         over_rows(lambda first, last: winograd_numba.to_points(*arrays, first, last, tiling, matrix), len(maps))
         return points
 
@@ -160,8 +161,22 @@ class Work:
         """Writes into `maps`, where tiles overlap their sums."""
         from alexnet.kernels import winograd_numba
 
-        arrays, bias, matrix = (flat(points), flat(maps)), flat(bias), np.ascontiguousarray(matrix)
+        arrays, bias, matrix = (flat(points), flat(maps)), flat(bias), _even(matrix)
         over_rows(lambda first, last: winograd_numba.from_points(*arrays, first, last, tiling, matrix, bias), len(maps))
+
+
+def _tiles(kernel_px: int, *out_sides: int) -> tuple[int, int, int, int]:
+    """(outputs along a tile's side, its points, rows, columns) with the fewest points in all."""
+    found = []
+    for tile_px in (tile for tile, kernel in POINTS if kernel == kernel_px):
+        side, tiles = tile_px + kernel_px - 1, [-(-extent // tile_px) for extent in out_sides]
+        found.append((side**2 * tiles[0] * tiles[1], (tile_px, side, *tiles)))
+    return min(found)[1]
+
+
+def _even(matrix: np.ndarray) -> np.ndarray:
+    """float32, with a column of zeros where their number is odd: the compiled sums have 4, 6 or 8 terms."""
+    return np.pad(matrix, ((0, 0), (0, matrix.shape[1] % 2))).astype(np.float32)
 
 
 def _maps(pictures: int, tiling) -> Tensor:

@@ -19,7 +19,7 @@ BLOCK_FLOATS = 512  # of a line at a time, so that all terms of a sum stay in th
 
 class Tiling(NamedTuple):
     """Maps of height x width pixels and `channels` in `groups`, `padding` zeros around, cut into rows x columns tiles
-    of `window` pixels every `step` pixels.
+    of `window` pixels every `step` pixels, each with side x side points.
     """
 
     height: int
@@ -31,6 +31,7 @@ class Tiling(NamedTuple):
     step: int
     rows: int
     columns: int
+    side: int
 
 
 @njit
@@ -66,8 +67,9 @@ def _place(at, k, base):
 
 
 @njit
-def _multiples(count, stride):
-    at = np.empty(count, np.int64)
+def _multiples(count, stride, terms):
+    """Where the terms of a sum lie, `stride` apart; those that only make their number even weigh nothing."""
+    at = np.zeros(terms, np.int64)
     for k in range(count):
         at[k] = k * stride
     return at
@@ -91,22 +93,25 @@ def _pixel(y, x, tiling, line, plane):
 
 
 @njit
-def _columns_at(terms, step, plane, run):
+def _columns_at(count, step, plane, run, terms):
     """Where neighbouring columns lie, seen from the first of a tile."""
-    at = np.empty(terms, np.int64)
-    for k in range(terms):
+    at = np.zeros(terms, np.int64)
+    for k in range(count):
         at[k] = (k % step) * plane + (k // step) * run
     return at
 
 
 @njit
 def to_points(x, points, first, last, tiling, matrix):
-    """Pictures first to last of x (pictures, height, width, channels) to `points`; matrix (points a side, window)."""
+    """Pictures first to last of x (pictures, height, width, channels) to `points`; matrix (points a side, window, or
+    one more of zeros).
+    """
     padded, line, plane = _padded(tiling)
-    side, groups, step = len(matrix), tiling.groups, tiling.step
+    side, groups, step, terms = tiling.side, tiling.groups, tiling.step, matrix.shape[1]
     run = tiling.channels // groups
     tiles = len(points) // (side * side * tiling.channels)
-    rows_at, columns_at = _multiples(tiling.window, line), _columns_at(tiling.window, step, plane, run)
+    rows_at = _multiples(tiling.window, line, terms)
+    columns_at = _columns_at(tiling.window, step, plane, run, terms)
     lines = np.empty(side * line, np.float32)
     for picture in range(first, last):
         _spread(x, padded, picture, tiling, line, plane)
@@ -144,14 +149,15 @@ def _spread(x, padded, picture, tiling, line, plane):
 @njit
 def from_points(points, y, first, last, tiling, matrix, bias):
     """Pictures first to last of y (pictures, height, width, channels) from `points`, plus bias (channels,); matrix
-    (window, points a side).
+    (window, points a side, or one more of zeros).
     """
     padded, line, plane = _padded(tiling)
-    side, groups, step, window = matrix.shape[1], tiling.groups, tiling.step, tiling.window
+    side, groups, step, window, terms = tiling.side, tiling.groups, tiling.step, tiling.window, matrix.shape[1]
     run = tiling.channels // groups
     tiles = len(points) // (side * side * tiling.channels)
     length = tiling.columns * run  # of a row of tiles at one point
-    points_at, sums_at = _multiples(side, side * groups * tiles * run), _multiples(side, length)
+    points_at = _multiples(side, side * groups * tiles * run, terms)
+    sums_at = _multiples(side, length, terms)
     sums = np.empty(window * side * length, np.float32)
     for picture in range(first, last):
         for i in range(len(padded)):
