@@ -90,10 +90,17 @@ class Conv2d(nn.Conv2d):
     def __init__(self, *args, overhang_px: int = 0, **options):
         super().__init__(*args, **options)
         self.overhang_px = overhang_px
+        self._kept: dict = {}
+
+    def train(self, mode: bool = True) -> Conv2d:
+        """As in torch; and what was made of the kernels is made anew."""
+        self._kept.clear()
+        return super().train(mode)
 
     def forward(self, x_nchw: Tensor) -> Tensor:
         numbers = (self.stride[0], self.padding[0], self.groups, self.overhang_px)
-        return conv.conv2d(x_nchw, self.weight, self.bias, *numbers)
+        kept = self._kept if torch.is_inference_mode_enabled() and not self.training else None
+        return conv.conv2d(x_nchw, self.weight, self.bias, *numbers, kept)
 
 
 class LocalConv2d(nn.Module):

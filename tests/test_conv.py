@@ -1,5 +1,7 @@
 """Winograd's convolution against the definition in float64: outputs and gradients, odd shapes, and when it is taken."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -125,3 +127,30 @@ def test_exports_know_nothing_of_it():
     with torch.no_grad():
         program = torch.export.export(layer, (x,))
     assert "conv2d" in str(program.graph)
+
+
+def test_kernels_at_points_are_kept_until_the_kernels_change():
+    layer = Conv2d(48, 64, 3, padding=1).eval()
+    x = case(16, 48, 64, 1, 13, 13, 3, 1)[0].detach()
+
+    def right() -> bool:
+        with torch.inference_mode():
+            y = layer(x)
+        wanted = F.conv2d(x, layer.weight, layer.bias, padding=1).detach()
+        return float((y - wanted).abs().max()) < 1e-4 * float(wanted.abs().max())
+
+    assert right()
+    (first,) = layer._kept.values()
+    assert right()
+    assert next(iter(layer._kept.values())) is first
+    copy.deepcopy(layer)
+    with torch.no_grad():
+        layer.weight.mul_(2)  # counted by torch
+    assert right()
+    layer.weight.data = layer.weight.data + 1  # another place
+    assert right()
+    layer.train()
+    layer.weight.detach().numpy()[:] *= 3  # as the compiled update does: neither
+    layer.eval()
+    assert right()
+    assert len(layer._kept) == 1

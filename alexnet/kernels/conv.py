@@ -24,11 +24,12 @@ def conv2d(
     padding: int = 0,
     groups: int = 1,
     overhang: int = 0,
+    kept: dict | None = None,
 ) -> Tensor:
     """As torch.nn.functional.conv2d of (N, C, H, W), kernels (maps, C / groups, side, side); `overhang` more pixels of
-    zeros at the right and the bottom.
+    zeros at the right and the bottom. `kept` holds what was made of kernels that are not trained now.
     """
-    way, _ = chosen(x_nchw, weight, stride, padding, groups)
+    way, _ = chosen(x_nchw, weight, stride, padding, groups, kept is not None)
     if way == "blocks":
         return of_blocks(x_nchw, weight, bias, stride, padding, overhang)
     if overhang:
@@ -38,10 +39,13 @@ def conv2d(
         return F.conv2d(x_nchw, weight, bias, stride, padding, groups=groups)
     from alexnet.kernels import winograd
 
-    return winograd.conv2d(x_nchw, weight, weight.new_zeros(len(weight)) if bias is None else bias, padding, groups)
+    bias = weight.new_zeros(len(weight)) if bias is None else bias
+    return winograd.conv2d(x_nchw, weight, bias, padding, groups, kept)
 
 
-def chosen(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, groups: int = 1) -> tuple[str, str]:
+def chosen(
+    x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, groups: int = 1, kept: bool = False
+) -> tuple[str, str]:
     """(torch, blocks or winograd, reason) for this convolution; `blocks` is looked at again without its stride."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return "torch", "a graph is being made, which others will read"
@@ -56,7 +60,8 @@ def chosen(x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, groups:
         return "torch", "numba is not installed"
     tiles = [((side + 2 * padding - kernel_px) // stride + 1) // 4 for side in x.shape[2:]]
     channels, maps = weight.shape[1] * stride**2, len(weight) // groups
-    if len(x) * tiles[0] * tiles[1] < ENOUGH_TILES or min(channels, maps) < ENOUGH_CHANNELS:
+    enough = ENOUGH_TILES // 2 if kept else ENOUGH_TILES  # kernels need not be transformed again
+    if len(x) * tiles[0] * tiles[1] < enough or min(channels, maps) < ENOUGH_CHANNELS:
         return "torch", "there are too few tiles or channels to win"
     if stride == 1:
         return "winograd", "fewer products"

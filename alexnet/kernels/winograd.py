@@ -64,11 +64,22 @@ def _polynomial(roots) -> list[Fraction]:
     return coefficients
 
 
-def conv2d(x_nchw: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int = 1) -> Tensor:
+def conv2d(
+    x_nchw: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int = 1, kept: dict | None = None
+) -> Tensor:
     """torch.nn.functional.conv2d(x, weight, bias, padding=padding, groups=groups) of (N, C, H, W) float32 on the CPU,
-    for square kernels of 3 or 5 pixels; channels_last.
+    for square kernels of 3 or 5 pixels; channels_last. With `kept` nothing has a gradient, and the kernels' points stay
+    in it until they change.
     """
-    return _Winograd.apply(x_nchw, weight, bias, padding, groups)
+    if kept is None:
+        return _Winograd.apply(x_nchw, weight, bias, padding, groups)
+    work = Work(x_nchw.shape, weight.shape, padding, groups)
+    key = (work.x.step, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+    if key not in kept:
+        kept.clear()
+        with torch.inference_mode(False):  # ordinary tensors, which may be copied anywhere
+            kept[key] = work.kernels_at_points(weight)
+    return work.outputs(x_nchw.contiguous(memory_format=torch.channels_last), kept[key], bias)
 
 
 class _Winograd(torch.autograd.Function):
