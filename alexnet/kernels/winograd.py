@@ -75,11 +75,13 @@ def conv2d(
         return _Winograd.apply(x_nchw, weight, bias, padding, groups)
     work = Work(x_nchw.shape, weight.shape, padding, groups)
     key = (work.x.step, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-    if key not in kept:
+    at_points = kept.get(key)  # other threads may be here too
+    if at_points is None:
+        with torch.inference_mode(False):  # an ordinary tensor, which may be copied anywhere
+            at_points = work.kernels_at_points(weight)
         kept.clear()
-        with torch.inference_mode(False):  # ordinary tensors, which may be copied anywhere
-            kept[key] = work.kernels_at_points(weight)
-    return work.outputs(x_nchw.contiguous(memory_format=torch.channels_last), kept[key], bias)
+        kept[key] = at_points
+    return work.outputs(x_nchw.contiguous(memory_format=torch.channels_last), at_points, bias)
 
 
 class _Winograd(torch.autograd.Function):
