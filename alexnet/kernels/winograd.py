@@ -146,12 +146,13 @@ class Work:
         """(gradient at x, gradient at the kernels), None where it is not wanted."""
         dx, total, no_bias = _maps(len(x), self.x), torch.zeros_like(at_points), g.new_zeros(self.x.channels)
         for chunk in self._chunks(len(x)):
-            m = self._to_points(g[chunk], self.y, self.a.T)
+            m, v = self._to_points(g[chunk], self.y, self.a.T), None
             if wants_dweight:
                 v = self._to_points(x[chunk], self.x, self.b)  # again: that is cheaper than to keep it
                 total.baddbmm_(m.transpose(1, 2), v)
             if wants_dx:
-                self._from_points(torch.bmm(m, at_points), dx[chunk], self.x, self.b.T, no_bias)
+                v = torch.bmm(m, at_points, out=v)  # memory that is in cache
+                self._from_points(v, dx[chunk], self.x, self.b.T, no_bias)
         return dx if wants_dx else None, self._kernel_gradient(total) if wants_dweight else None
 
     def _chunks(self, pictures: int) -> list[slice]:
