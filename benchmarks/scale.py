@@ -234,10 +234,12 @@ def facts() -> str:
     plain = sent("data", 1024, 1024, 2, rows)["gradients"]
     batch = next(b for b in range(0, 10**5, 10) if sum(sent("hybrid", 1024, b, 2, rows).values()) > plain)
     fits = 0.6 * 141e9 / SQUARE_NBYTES
-    conv, _ = parts(rows)
+    conv, dense = parts(rows)
     waiting = [memory_s for arithmetic_s, memory_s in (layer_s(r, 128, H200) for r in conv) if memory_s > arithmetic_s]
     share = 100 * sum(waiting) / layers_s(conv, 128, H200)
     steps = math.ceil(ILSVRC / LARGEST)
+    shared = 7 / 8 * sum(row.parameters for row in dense)  # weights that others would update, on 8 GPUs
+    spared_s, waited_s = 20 * shared / H200.memory_per_s / REACHED, 2 * shared / H200.inside_per_s
     return "\n".join(
         [
             f"* Two GTX 580 as towers: 90 epochs in {days:.1f} days by this model; the paper says five to six.",
@@ -247,6 +249,10 @@ def facts() -> str:
             f"* An H200 holds {fits:,.0f} squares of 256 pixels (60 % of 141 GB); ILSVRC-2012 has {ILSVRC:,}.",
             f"* At batch {LARGEST:,} an epoch of ILSVRC-2012 has {steps} steps: 90 epochs are {90 * steps:,} updates,",
             f"  where 2012 made {90 * math.ceil(ILSVRC / 128):,}.",
+            "* Sharing out the update of the dense layers among 8 GPUs (the first stage of ZeRO) would spare each",
+            f"  {8 * shared / 1e6:,.0f} MB of master weights and velocities and {ms(spared_s)} ms; {ms(waited_s)} ms of",
+            "  sending, hidden now, would be waited for, as it sends weights. `hybrid` spares the same and sends less;",
+            "  ZeRO is not built.",
         ]
     )
 
