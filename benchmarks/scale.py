@@ -250,7 +250,7 @@ def facts() -> str:
             f"* At batch {LARGEST:,} an epoch of ILSVRC-2012 has {steps} steps: 90 epochs are {90 * steps:,} updates,",
             f"  where 2012 made {90 * math.ceil(ILSVRC / 128):,}.",
             "* Sharing out the update of the dense layers among 8 GPUs (the first stage of ZeRO) would spare each",
-            f"  {8 * shared / 1e6:,.0f} MB of master weights and velocities and {ms(spared_s)} ms; {ms(waited_s)} ms of",
+            f"  {8 * shared / 1e6:,.0f} MB of weights and velocities and {ms(spared_s)} ms; {ms(waited_s)} ms of",
             "  sending, hidden now, would be waited for, as it sends weights. `hybrid` spares the same and sends less;",
             "  ZeRO is not built.",
         ]
