@@ -74,9 +74,7 @@ def test_it_resumes_bit_for_bit(tiny_pack, tmp_path):
 def test_the_verb_says_what_it_did(pictures, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     options = {"steps": 1, "batch": 8, "device": "cpu", "precision": "fp32", "settings": ("net.crop_px=12",)}
-    verb(
-        str(pictures), run=tmp_path / "run", preset="cifar_quick", rescue=True, settings=("net.crop_px=12",), **options
-    )
+    verb(str(pictures), run=tmp_path / "run", preset="cifar_quick", rescue=True, json=True, **options)
     out, err = capsys.readouterr()
     assert json.loads(out)["step"] == 1
     assert re.search(r"rescue: initial weights are multiplied by conv1 [0-9.e+-]+, conv2 ", err)
