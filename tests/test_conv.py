@@ -1,14 +1,19 @@
 """Winograd's convolution against the definition in float64: outputs and gradients, odd shapes, and when it is taken."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from alexnet import spec
 from alexnet.kernels import conv, winograd
 from alexnet.layers import Conv2d
+from alexnet.net import AlexNet, layer_table
 
 # (pictures, channels of a group, maps of a group, groups, height, width, kernel, padding)
 SHAPES = [
@@ -154,3 +159,29 @@ def test_kernels_at_points_are_kept_until_the_kernels_change():
     layer.eval()
     assert right()
     assert len(layer._kept) == 1
+
+
+def test_training_goes_by_winograd_in_all_layers_of_the_net():
+    net = AlexNet(spec.as_run(classes=10).net)
+    ways = {}
+    for row in layer_table(net):
+        layer = getattr(net, row.name)
+        if isinstance(layer, Conv2d):
+            x = torch.empty(1).expand(
+                128, layer.in_channels, *(4 * side for side in row.shape[1:])
+            )  # near enough, without its memory
+            ways[row.name] = conv.chosen(x, layer.weight, layer.stride[0], layer.padding[0], layer.groups)[0]
+    assert ways == {
+        "conv1": "blocks",
+        "conv2": "winograd",
+        "conv3": "winograd",
+        "conv4": "winograd",
+        "conv5": "winograd",
+    }
+
+
+def test_threads_are_told_not_to_spin_before_torch_is_loaded():
+    code = "import sys, os, alexnet; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["10000", "False"]

@@ -98,13 +98,8 @@ def train(
     begin = _of_files(files, tool) if files else _of_preset(preset or "as_run", tool)
     if parent:
         begin = partial(finetune.spec_of, parent, freeze=freeze or "", batch=batch)
-    if epochs is not None and steps is not None:
-        raise UsageError("give --epochs or --steps, not both")
-    length = f"{epochs}ep" if epochs is not None else f"{steps}st" if steps is not None else None
-    given = {"run.length": length, "run.batch": batch, "run.seed": seed, "run.device": device}
-    machine = {"run.precision": precision, "run.parallel": parallel, "run.deterministic": deterministic or None}
-    machine["run.rescue"] = rescue or None
-    options = [f"{name}={value}" for name, value in {**given, **machine}.items() if value is not None]
+    given = {"batch": batch, "seed": seed, "rescue": rescue or None, "device": device, "precision": precision}
+    options = _run_options(epochs, steps, {**given, "parallel": parallel, "deterministic": deterministic or None})
     numbers = _seeds(seeds, together, compare_layer, any(o.startswith("run.seed=") for o in [*options, *settings]))
     spec = spec_module.change(begin(None), [*options, *settings])  # what is wrong is told before packing
     if parent:
@@ -127,6 +122,14 @@ def train(
         sys.exit(stopped.code)
     if team.leads:
         emit({"run": str(run), **record}, json, tables.training(run, record))
+
+
+def _run_options(epochs: float | None, steps: int | None, given: dict) -> list[str]:
+    """What was given of the spec's part `run`, as `--set` would say it."""
+    if epochs is not None and steps is not None:
+        raise UsageError("give --epochs or --steps, not both")
+    length = f"{epochs}ep" if epochs is not None else f"{steps}st" if steps is not None else None
+    return [f"run.{name}={value}" for name, value in {"length": length, **given}.items() if value is not None]
 
 
 def _seeds(seeds: str | None, together: int, layer: str | None, has_seed: bool) -> list[int] | None:

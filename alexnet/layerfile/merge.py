@@ -122,7 +122,7 @@ def convolve(convs: list[Conv], slots: list[Names], values: Values) -> Tensor:
         parts = [_whole(convs, slots, values)]
     else:
         parts = [_part(convs, i, names, values) for i, names in enumerate(slots)]
-    biases = torch.cat([one.bias for one in convs])
+    biases = torch.cat([conv.bias for conv in convs])
     bias, out = biases if biases.dim() == 1 else None, None
     for i, (x, weights, groups) in enumerate(parts):
         before, after = convs[0].edges(i)
@@ -134,7 +134,7 @@ def convolve(convs: list[Conv], slots: list[Names], values: Values) -> Tensor:
 
 def _part(convs: list[Conv], i: int, names: Names, values: Values) -> tuple[Tensor, Tensor, int]:
     """(input, weights, groups) of the convolution for input i: one input for all, or each conv's own side by side."""
-    o, weights = convs[0].options, torch.cat([one.weights[i] for one in convs])
+    o, weights = convs[0].options, torch.cat([conv.weights[i] for conv in convs])
     if o["randsparse"][i]:
         x = torch.cat([conv.seen(i, values[name]) for conv, name in zip(convs, names, strict=True)], 1)
     elif o["groups"][i] == 1 and len(set(names)) == 1:
