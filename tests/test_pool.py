@@ -1,4 +1,4 @@
-"""Max pooling's gradient: the compiled loop against PyTorch's operations and against a sum over windows in float64."""
+"""Max pooling and its gradients, against PyTorch's operations and against a sum over windows in float64."""
 
 import pytest
 import torch
@@ -75,6 +75,33 @@ def test_an_empty_batch():
         5,
         5,
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("ceil", [False, True])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize(("shape", "size", "stride"), [*SHAPES, ((2, 3, 8, 10), 3, 2), ((0, 3, 5, 5), 3, 2)])
+def test_pooling_on_a_cpu_is_pytorchs_and_keeps_little(shape, size, stride, layout, ceil, dtype):
+    x = case(shape, size, stride, dtype)[0].contiguous(memory_format=layout)
+    found, kept = [], []
+    for way in (F.max_pool2d, pool.max_pool):
+        leaf = x.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            y = way(leaf, size, stride, 0, 1, ceil) if way is F.max_pool2d else way(leaf, size, stride, ceil)
+        y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(5)).to(dtype))
+        found.append((y, leaf.grad))
+    for theirs, ours in zip(*found, strict=True):
+        assert torch.equal(theirs, ours)
+        assert ours.is_contiguous(memory_format=layout) or not ours.numel()
+    assert [t.dtype for t in kept[2:]] == [torch.int16]
+
+
+def test_a_map_too_large_for_two_bytes_is_pooled_by_pytorch():
+    x = torch.randn(1, 1, 200, 200, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    pool.max_pool(x, 3, 2).square().sum().backward()
+    leaf = x.detach().clone().requires_grad_()
+    F.max_pool2d(leaf, 3, 2).square().sum().backward()
+    assert torch.equal(x.grad, leaf.grad)
 
 
 @needs_triton

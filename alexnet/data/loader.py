@@ -24,7 +24,7 @@ from alexnet.errors import MachineError
 from alexnet.schedule import Clock
 from alexnet.spec import Spec
 
-AHEAD = 2  # batches ready beyond those in the threads' hands
+AHEAD = 1  # batches ready beyond those in the threads' hands
 STALLED_S = 60  # without a single picture: a server that is gone, not a slow one
 JOIN_S = 3  # that threads get to end in
 

@@ -1,4 +1,4 @@
-"""The doors to max pooling: `max_pool`, on a GPU by kernels of our own, and the `gradient` of 2012.
+"""The doors to max pooling: `max_pool`, which keeps little for its gradient, and the `gradient` of 2012.
 
 In 2012 every pixel equal to its window's maximum got all of the gradient; PyTorch gives it to one of them. The two
 differ where maxima are tied: flat patches of a picture, the zeros behind a ReLU, and numbers rounded to bfloat16.
@@ -12,21 +12,32 @@ from importlib.util import find_spec
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from alexnet.kernels import gpu
 from alexnet.kernels.threads import over_rows
 
 COMPILED_TYPES = (torch.float32, torch.bfloat16)
+LARGEST_MAP = 2**15  # pixels that int16 can number
 
 
 def max_pool(x_nchw: Tensor, size: int, stride: int, ceil: bool = False) -> Tensor:
     """As torch.nn.functional.max_pool2d without padding, of (N, C, H, W); the first of equal maxima gets the gradient
-    (paper, section 3.4). Kernels of our own where the pictures are on a GPU: a byte an output
-    is kept for the gradient, where PyTorch keeps eight.
+    (paper, section 3.4). PyTorch keeps x for it and eight bytes an output; here it is two on a CPU, one on a GPU.
     """
-    if x_nchw.device.type != "cuda" or x_nchw.dtype not in COMPILED_TYPES or gpu.obstacle(x_nchw.device):
-        return F.max_pool2d(x_nchw, size, stride, ceil_mode=ceil)
-    return on_gpu(x_nchw, size, stride, ceil)
+    if x_nchw.device.type == "cuda" and x_nchw.dtype in COMPILED_TYPES and not gpu.obstacle(x_nchw.device):
+        return on_gpu(x_nchw, size, stride, ceil)
+    if _keeps_little(x_nchw):
+        return _Lean.apply(x_nchw, size, stride, ceil)
+    return F.max_pool2d(x_nchw, size, stride, ceil_mode=ceil)
+
+
+def _keeps_little(x_nchw: Tensor) -> bool:
+    """Whether there is a gradient to keep something for, and places in a map fit into two bytes."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    wants_gradient = torch.is_grad_enabled() and x_nchw.requires_grad
+    return wants_gradient and x_nchw.device.type == "cpu" and math.prod(x_nchw.shape[2:]) <= LARGEST_MAP
 
 
 def on_gpu(x_nchw: Tensor, size: int, stride: int, ceil: bool = False) -> Tensor:
@@ -35,6 +46,31 @@ def on_gpu(x_nchw: Tensor, size: int, stride: int, ceil: bool = False) -> Tensor
 
     sides = [pooled_px(extent, size, stride, ceil) for extent in x_nchw.shape[2:]]
     return pool_triton.max_pool(x_nchw.movedim(1, -1).contiguous(), size, stride, *sides)[0].movedim(-1, 1)
+
+
+class _Lean(torch.autograd.Function):
+    """PyTorch's loops, but x is not kept for the gradient, and a place in its map takes two bytes instead of eight."""
+
+    @staticmethod
+    def forward(ctx, x_nchw: Tensor, size: int, stride: int, ceil: bool) -> Tensor:
+        y, places = F.max_pool2d_with_indices(x_nchw, size, stride, ceil_mode=ceil)
+        ctx.save_for_backward(places.to(torch.int16))
+        ctx.shape, ctx.format = x_nchw.shape, _memory_format(x_nchw)
+        ctx.numbers = [size, size], [stride, stride], [0, 0], [1, 1], ceil
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g_nchw: Tensor) -> tuple:
+        (places,) = ctx.saved_tensors
+        dx = torch.empty(ctx.shape, dtype=g_nchw.dtype, memory_format=ctx.format)  # stands for x: its shape counts
+        torch.ops.aten.max_pool2d_with_indices_backward(g_nchw, dx, *ctx.numbers, places.long(), grad_input=dx)
+        return dx, None, None, None
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    last = torch.channels_last
+    return last if x.is_contiguous(memory_format=last) else torch.contiguous_format
 
 
 def pooled_px(side_px: int, size: int, stride: int, ceil: bool) -> int:
