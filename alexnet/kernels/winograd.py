@@ -189,8 +189,10 @@ def _tiles(kernel_px: int, *out_sides: int) -> tuple[int, int, int, int]:
 
 
 def _even(matrix: np.ndarray) -> np.ndarray:
-    """float32, with a column of zeros where their number is odd: the compiled sums have 4, 6 or 8 terms."""
-    return np.pad(matrix, ((0, 0), (0, matrix.shape[1] % 2))).astype(np.float32)
+    """float32, with a column of zeros where their number is odd: the compiled sums have 4, 6 or 8 terms. Row by row in
+    memory, also of a transposed one: the loops would be compiled once more for another order.
+    """
+    return np.pad(matrix, ((0, 0), (0, matrix.shape[1] % 2))).astype(np.float32, order="C")
 
 
 def _maps(pictures: int, tiling) -> Tensor:

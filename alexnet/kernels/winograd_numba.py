@@ -41,29 +41,24 @@ def _sum_terms(out, o, add, source, at, base, n, matrix, row):
     """
     n, y = np.uint64(n), np.uint64(o)
     a, b, c, d = matrix[row, 0], matrix[row, 1], matrix[row, 2], matrix[row, 3]
-    p, q, r, s = _place(at, 0, base), _place(at, 1, base), _place(at, 2, base), _place(at, 3, base)
+    p, q, r, s = np.uint64(base + at[0]), np.uint64(base + at[1]), np.uint64(base + at[2]), np.uint64(base + at[3])
     if len(at) == 4:
         for i in range(n):
             total = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
             out[y + i] = out[y + i] + total if add else total
         return
-    e, f, t, u = matrix[row, 4], matrix[row, 5], _place(at, 4, base), _place(at, 5, base)
+    e, f, t, u = matrix[row, 4], matrix[row, 5], np.uint64(base + at[4]), np.uint64(base + at[5])
     if len(at) == 6:
         for i in range(n):
             total = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
             total += e * source[t + i] + f * source[u + i]
             out[y + i] = out[y + i] + total if add else total
         return
-    g, h, v, w = matrix[row, 6], matrix[row, 7], _place(at, 6, base), _place(at, 7, base)
+    g, h, v, w = matrix[row, 6], matrix[row, 7], np.uint64(base + at[6]), np.uint64(base + at[7])
     for i in range(n):
         total = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
         total += (e * source[t + i] + f * source[u + i]) + (g * source[v + i] + h * source[w + i])
         out[y + i] = out[y + i] + total if add else total
-
-
-@njit
-def _place(at, k, base):
-    return np.uint64(base + at[k])
 
 
 @njit
