@@ -3,7 +3,8 @@
     python benchmarks/starts.py PACK PRESET [--seeds 20] [--steps 200] [--set run.rescue=true] [--out FILE]
 
 A start has left chance when the mean loss of ten steps lies 5 % below ln(classes). A row per seed: after how many steps
-that was, or None and what the run would have been told by then. Seeds that the file has are not run again.
+that was, or None and what the run would have been told by then. Seeds that the file has are not run again. On the CPU;
+the peak memory is that of the process so far, all its seeds.
 """
 
 import argparse
@@ -28,11 +29,11 @@ def measured(spec, pack, steps: int) -> dict:
     split = pack.splits["train"]
     jobs = loader.training_jobs(spec, state.prep, len(split), state.clock)
     for batch in loader.batches(split, state.prep, jobs, spec.run.batch, spec.run.workers):
-        loss, _ = training.step(state, batch.images_nchw.to(place.dtype), batch.labels)
+        images = batch.images_nchw.to(place.dtype)
+        loss, _ = training.step(state, images, batch.labels)
         recent.append(loss)
         if startup.due(state.clock.step):
-            look = startup.look(state.net, state.sgd, batch.images_nchw.to(place.dtype), loss, state.clock.step)
-            advice = startup.advice(look)
+            advice = startup.advice(startup.look(state.net, state.sgd, images, loss, state.clock.step))
         if len(recent) == WINDOW and sum(recent) < WINDOW * BELOW * chance:
             started = state.clock.step
         if started or state.clock.step >= steps:
@@ -73,7 +74,7 @@ def main() -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     rows = done_before(given.out, command)
     for seed in (seed for seed in range(given.seeds) if seed not in rows):
-        settings = ["run.length=15ep", *given.set, f"run.seed={seed}"]
+        settings = ["run.device=cpu", "run.length=15ep", *given.set, f"run.seed={seed}"]
         spec = spec_module.change(spec_module.preset(given.preset, classes=len(pack.classes)), settings)
         row = {"name": f"start_{given.preset}", "data": given.data, "seed": seed, **measured(spec, pack, given.steps)}
         row |= {"batch": spec.run.batch, "command": command, "commit": commit, "date": str(date.today())}

@@ -185,3 +185,11 @@ def test_threads_are_told_not_to_spin_before_torch_is_loaded():
     environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["10000", "False"]
+
+
+def test_its_loops_are_compiled_once():
+    from alexnet.kernels import winograd_numba
+
+    x, weight = torch.randn(2, 48, 13, 13, requires_grad=True), torch.randn(48, 48, 3, 3, requires_grad=True)
+    winograd.conv2d(x, weight, torch.zeros(48), 1).sum().backward()
+    assert [len(loop.signatures) for loop in (winograd_numba.to_points, winograd_numba.from_points)] == [1, 1]
