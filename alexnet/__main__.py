@@ -6,8 +6,13 @@ import os
 import sys
 from collections.abc import Callable
 
+from alexnet import __version__
+
 
 def main() -> None:
+    if sys.argv[1:] == ["--version"]:
+        print(f"alexnet {__version__}")
+        return
     from alexnet.cli import VERBS
 
     guarded(lambda: VERBS.cli(prog="alexnet", description="The 2012 network as working software.", config=()))

@@ -61,7 +61,7 @@ def arithmetic(on: torch.device, precision: str, deterministic: bool) -> str:
     On a GPU: cuDNN tries its kernels out and keeps the fastest, unless the same bits are wanted every time; float32
     means float32 in fp32, while in bf16 the few products that are left in float32 may be TF32.
     """
-    torch.use_deterministic_algorithms(deterministic)
+    torch.set_deterministic_debug_mode("error" if deterministic else "default")  # its better known twin loads inductor
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it has not written
     if on.type == "cuda":
         if deterministic:  # read when cuBLAS starts

@@ -9,8 +9,10 @@ are is said by a SgdSpec (below) or by a parameter file (layerfile/rates.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -84,19 +86,43 @@ class Sgd:
         in place of the rates.
         """
         for i, name in enumerate(self.learning(rates)):
-            parameter, (rate, decay_rate) = self.parameters[name], rates[name]
-            if parameter.grad is None:
-                continue
-            rule, weight = self.rules[name], self.weights[name]
-            decay = rule.decay * (decay_rate / rate)
-            copy = None if weight.dtype == parameter.dtype else parameter.detach()
-            gradient = parameter.grad
-            if rule.trust and weight.dim() > 1:
-                gradient, decay = trusted(weight, gradient, decay, rule.trust), 0.0
-            row = None if numbers is None else numbers[i]
-            update(weight, self.velocities[name], gradient, rule.momentum, rate, decay, copy, go, row)
-            if rule.constrain:
-                _constrain(rule, weight, copy, go)
+            if self.parameters[name].grad is not None:
+                self._update(name, rates[name], go, None if numbers is None else numbers[i])
+
+    @contextmanager
+    def on_arrival(self, rates: Rates) -> Iterator[None]:
+        """A backward pass in here updates every tensor as `step` would, at once when its gradient is complete, and
+        keeps no gradient: those of the dense layers are gone before the convolutions want memory.
+        """
+        learning = set(self.learning(rates))
+
+        def arrived(name: str, parameter: Tensor) -> None:
+            if name in learning:
+                self._update(name, rates[name])
+            parameter.grad = None
+
+        trained = [(name, p) for name, p in self.parameters.items() if p.requires_grad]
+        hooks = [p.register_post_accumulate_grad_hook(partial(arrived, name)) for name, p in trained]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @torch.no_grad()
+    def _update(
+        self, name: str, rates: tuple[float, float], go: Tensor | None = None, numbers: Tensor | None = None
+    ) -> None:
+        """One tensor from its `.grad`."""
+        parameter, weight, rule, (rate, decay_rate) = self.parameters[name], self.weights[name], self.rules[name], rates
+        decay = rule.decay * (decay_rate / rate)
+        copy = None if weight.dtype == parameter.dtype else parameter.detach()
+        gradient = parameter.grad
+        if rule.trust and weight.dim() > 1:
+            gradient, decay = trusted(weight, gradient, decay, rule.trust), 0.0
+        update(weight, self.velocities[name], gradient, rule.momentum, rate, decay, copy, go, numbers)
+        if rule.constrain:
+            _constrain(rule, weight, copy, go)
 
 
 def trusted(weight: Tensor, gradient: Tensor, decay: float, trust: float) -> Tensor:

@@ -11,6 +11,7 @@ was asked of it is done, so there the losses of `advance` stay on the device (`U
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -171,8 +172,10 @@ def step(state: State, images_nchw: Tensor, labels: Tensor) -> tuple[float, int]
     value, wrong = state.team.total(loss, wrong)
     if not math.isfinite(value):
         raise NonFinite(_non_finite(state, state.clock.step + 1, value))
-    _backward(state, loss)
-    state.sgd.step(recipe.rates_at(state.spec, state.net, state.clock, state.plateau.drops))
+    rates = recipe.rates_at(state.spec, state.net, state.clock, state.plateau.drops)
+    with state.sgd.on_arrival(rates) if state.team.world == 1 else nullcontext():
+        _backward(state, loss)
+    state.sgd.step(rates)  # what is left: gradients that were added up over processes
     state.clock = replace(state.clock, step=state.clock.step + 1)
     return value, wrong
 

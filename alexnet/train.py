@@ -24,6 +24,7 @@ from alexnet.data.augment import Preprocessing
 from alexnet.data.packfile import Pack
 from alexnet.errors import UsageError
 from alexnet.evaluate import Machine, Member, evaluate
+from alexnet.kernels import compile_ahead
 from alexnet.log import Meter, Metrics, duration, progress_line, say
 from alexnet.net import compute_in
 from alexnet.parallel import Team, Unheard
@@ -31,7 +32,7 @@ from alexnet.recipe import Net
 from alexnet.report import answers, pages
 from alexnet.schedule import Clock, Plateau
 from alexnet.sgd import Sgd
-from alexnet.spec import Duration, Spec
+from alexnet.spec import Duration, NetSpec, Spec
 from alexnet.step import NonFinite, State, Window, advance, settle, step  # noqa: F401 - part of how a run is driven
 
 FEW_CLASSES = 10  # up to so many, errors are told by class
@@ -153,6 +154,9 @@ def prepare(spec: Spec, pack: Pack, team: Team | None = None) -> tuple[State, Ma
     total = spec.run.length.steps(per_epoch, 0) if spec.run.length.unit != "%" else 0
     if not total:
         raise UsageError(f"run.length={spec.run.length}: give at least one step, e.g. --epochs 90 or --steps 2000")
+    place = Machine(device, precision, spec.run.workers, spec.run.batch)
+    if device.type == "cpu" and isinstance(spec.net, NetSpec):
+        compile_ahead.start(spec.net, place.dtype)
     net = recipe.build(spec.net, spec.run.seed)
     recipe.begin(spec, net)
     prep = finetune.begin(spec, net, pack) if spec.parent else runs.preprocessing(spec, pack)
@@ -160,7 +164,6 @@ def prepare(spec: Spec, pack: Pack, team: Team | None = None) -> tuple[State, Ma
         rescue.begin(spec, net, pack, prep)
     parallel.split(net, team)
     net = net.to(device, memory_format=torch.channels_last).train()
-    place = Machine(device, precision, spec.run.workers, spec.run.batch)
     sgd = Sgd.of(net, recipe.rules(spec, net), place.dtype)
     if team.cuts and spec.sgd.lars:
         raise UsageError(f"sgd.lars needs whole weights: --parallel data, not {team.mode}, or leave it out")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import write_pictures
 
-from alexnet import checkpoint
+from alexnet import __version__, checkpoint
 
 TINY = ["--preset", "cifar_quick", "--device", "cpu", "--precision", "fp32", "--set", "net.crop_px=16"]
 
@@ -128,6 +128,20 @@ def test_help_loads_no_heavy_library():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip().endswith("[]")
     assert "train" in done.stdout
+
+
+def test_the_version_is_told():
+    assert alexnet("--version").stdout == f"alexnet {__version__}\n"
+
+
+def test_training_does_not_wait_for_torchs_compiler(tiny_pack, tmp_path):
+    """Three seconds of imports that nothing here uses, but that several of torch's own functions ask for."""
+    settings = ["--run", str(tmp_path / "run"), "--steps", "2", *TINY]
+    code = f"import sys; sys.argv = {['alexnet', 'train', str(tiny_pack.path), *settings]}\n"
+    code += "import alexnet.__main__ as m; m.main()\n"
+    code += "print(sorted({'torch._dynamo', 'torch._inductor'} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip().endswith("[]"), done.stderr
 
 
 @pytest.mark.parametrize("flags", [["--epochs", "2", "--steps", "3"], ["--epochs", "0"], ["--batch", "0"]])

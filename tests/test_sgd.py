@@ -1,5 +1,7 @@
 """The update rule against the paper's formula in float64, and against torch.optim.SGD, which differs."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -160,6 +162,28 @@ def test_rate_zero_freezes_every_bit():
     for name, (weight, velocity) in kept.items():
         same = torch.equal(net.get_parameter(name), weight), torch.equal(sgd.velocities[name], velocity)
         assert same == ((True, True) if name.startswith("fc6") else (False, False))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("spec", [SgdSpec(), SgdSpec(lars=0.02)], ids=["plain", "lars"])
+def test_updates_on_arrival_are_those_of_a_step(spec, dtype):
+    """fc6 is frozen after the first step, and nobody's gradient is kept."""
+    pairs = [{"fc6": (0.1, 0.2), "fc8": (0.1, 0.2)}, {"fc6": (0.0, 0.0), "fc8": (0.1, 0.0)}]
+    found, x = [], torch.randn(5, 3, dtype=dtype)
+    for at_once in (False, True):
+        net = make_net().float()
+        sgd = Sgd.of(net, rules_of([name for name, _ in net.named_parameters()], spec), dtype)
+        for pair in pairs:
+            rates = rates_for(sgd, pair)
+            with sgd.on_arrival(rates) if at_once else nullcontext():
+                net(x).square().sum().backward()
+            assert all((p.grad is None) == at_once for p in net.parameters())
+            sgd.step(rates)
+            net.zero_grad()
+        found.append([*sgd.weights.values(), *sgd.velocities.values(), *net.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    net(x).square().sum().backward()
+    assert all(p.grad is not None for p in net.parameters())  # outside, gradients stay
 
 
 def test_layers_in_order():
