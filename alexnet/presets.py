@@ -167,7 +167,9 @@ def torchvision(classes: int = 1000) -> Spec:
 
 
 def modern(classes: int = 1000) -> Spec:
-    """The same layers with batch norm, He initialisation, label smoothing and a cosine schedule with warm-up."""
+    """The same layers with batch norm, He initialisation, label smoothing and a cosine schedule with warm-up. fc8,
+    which no norm follows, learns twenty times slower: at the others' rate a picture moves its own logits by 8 a step.
+    """
     then = ("bn", "act", "pool")
     conv = [
         ConvSpec(96, 11, stride=4, overhang_px=3, then=then),
@@ -180,7 +182,7 @@ def modern(classes: int = 1000) -> Spec:
     net = NetSpec(*conv, fc6=dense, fc7=dense, classes=classes, towers=2, dropout=0.3, init="he")
     net = replace(net, dropout_inverted=True)
     cosine = ScheduleSpec("cosine", factor=1000, warmup=Duration(5, "%"))
-    sgd = SgdSpec(0.05, 0.05, schedule=cosine, bias_schedule=cosine, label_smoothing=0.1)
+    sgd = SgdSpec(0.05, 0.05, schedule=cosine, bias_schedule=cosine, label_smoothing=0.1, rate_factors=("fc8:0.05",))
     data = replace(PER_PICTURE, mean="channel", divide_by_std=True)
     return Spec("modern", net, data, sgd)
 

@@ -1,0 +1,31 @@
+"""The scripts behind rows of results that no other test runs, at toy size."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+TINY = ["cifar_quick", "--set", "net.crop_px=16", "--set", "run.batch=8"]
+
+
+def rows_of(script: str, *arguments: object, out: Path) -> list[dict]:
+    command = [sys.executable, BENCHMARKS / script, *map(str, arguments), "--out", out]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_starts_of_many_seeds_go_on_where_they_stopped(tiny_pack, tmp_path):
+    given = [tiny_pack.path, *TINY, "--steps", 12]
+    first = rows_of("starts.py", *given, "--seeds", 1, out=tmp_path / "rows")
+    both = rows_of("starts.py", *given, "--seeds", 2, out=tmp_path / "rows")
+    assert both[:1] == first
+    assert [row["seed"] for row in both] == [0, 1]
+    assert all(row["steps"] == (row["started_after_steps"] or 12) for row in both)
+    assert both[0]["loss"] != both[1]["loss"]
+
+
+def test_a_first_step_is_timed(tiny_pack, tmp_path):
+    (row,) = rows_of("first_step.py", tiny_pack.path, *TINY, "--times", 1, out=tmp_path / "rows")
+    assert row["empty_cache_s"] > row["full_cache_s"] > 0.1
+    assert row["command"].endswith("--times 1 --set net.crop_px=16 --set run.batch=8")
