@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def named(name: str, settings: list[str]) -> Spec:
     return test_layerfile_training.spec(None, *settings) if name.startswith("files") else spec(*settings)
 
 
+def arriving(net: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The first gradient of every tensor, taken when it is there: one process does not keep them."""
+    seen = {}
+
+    def take(name: str, parameter: torch.Tensor) -> None:
+        seen.setdefault(name, parameter.grad.float().clone())
+
+    for name, parameter in net.named_parameters():
+        parameter.register_post_accumulate_grad_hook(partial(take, name))
+    return seen
+
+
 def ten_steps(changed: Spec, pack: packs.Pack, team: Team) -> dict:
     """Logits of a batch, gradients of the first step, losses and errors of ten, the weights after them; traffic."""
     state, place = train.prepare(changed, pack, team)
@@ -57,10 +70,11 @@ def ten_steps(changed: Spec, pack: packs.Pack, team: Team) -> dict:
     state.net.train()
     team.sent.clear()
     found = {"logits": logits, "steps": []}
+    seen = arriving(state.net) if team.world == 1 else {}
     for batch in loader.batches(split, prep, map(team.own_job, jobs), changed.run.batch, 0):
         found["steps"].append(train.step(state, batch.images_nchw.to(place.dtype), batch.labels))
         if "gradients" not in found:
-            grads = {name: p.grad.float() for name, p in state.net.named_parameters()}
+            grads = seen or {name: p.grad.float() for name, p in state.net.named_parameters()}
             found |= {"gradients": team.whole(grads), "sent": dict(team.sent), "images": team.images}
     return found | {"weights": state.tensors()}
 
