@@ -155,7 +155,7 @@ def prepare(spec: Spec, pack: Pack, team: Team | None = None) -> tuple[State, Ma
     if not total:
         raise UsageError(f"run.length={spec.run.length}: give at least one step, e.g. --epochs 90 or --steps 2000")
     place = Machine(device, precision, spec.run.workers, spec.run.batch)
-    if device.type == "cpu" and isinstance(spec.net, NetSpec):
+    if device.type == "cpu" and team.leads and isinstance(spec.net, NetSpec):
         compile_ahead.start(spec.net, place.dtype)
     net = recipe.build(spec.net, spec.run.seed)
     recipe.begin(spec, net)

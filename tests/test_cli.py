@@ -135,7 +135,7 @@ def test_the_version_is_told():
 
 
 def test_training_does_not_wait_for_torchs_compiler(tiny_pack, tmp_path):
-    """Three seconds of imports that nothing here uses, but that several of torch's own functions ask for."""
+    """Seconds of imports that nothing here uses, but that several of torch's own functions ask for."""
     settings = ["--run", str(tmp_path / "run"), "--steps", "2", *TINY]
     code = f"import sys; sys.argv = {['alexnet', 'train', str(tiny_pack.path), *settings]}\n"
     code += "import alexnet.__main__ as m; m.main()\n"

@@ -1,8 +1,8 @@
 """The first training on a machine compiles its loops in two processes at once.
 
-numba compiles one function after the other and keeps what it has made on disk, so it is waited for once: some 20 s for
-the 2012 net, half of which a second core can take. A helper compiles what a step meets late, in that order; the
-training finds it in the cache, or compiles it too where it comes first.
+numba compiles one function after the other and keeps what it has made on disk, so it is waited for once; half of that a
+second core can take. A helper compiles what a step meets late, in that order; the training finds it in the cache, or
+compiles it too where it comes first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -64,14 +63,14 @@ def compile_loop(name: str, dtype: torch.dtype) -> None:
     x, wide, one = flat(torch.zeros(8, dtype=dtype)), np.zeros(8, np.float32), np.float32(1)
     copy = update_numba.NOTHING if dtype == torch.float32 else x
     tiling = winograd_numba.Tiling(*[1] * 10)
-    calls: dict[str, Callable[[], None]] = {
-        "from_points": lambda: LOOPS[name](wide, wide, 0, 0, tiling, wide.reshape(2, 4), wide),
-        "map_forward": lambda: LOOPS[name](x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
-        "map_backward": lambda: LOOPS[name](x, x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
-        "channels_backward": lambda: LOOPS[name](x, x, x, 0, 0, 1, 0, 1, one, one, one),
-        "update": lambda: LOOPS[name](wide, wide, x, copy, 0, 0, one, one, one),
+    arguments = {
+        "from_points": (wide, wide, 0, 0, tiling, wide.reshape(2, 4), wide),
+        "map_forward": (x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
+        "map_backward": (x, x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
+        "channels_backward": (x, x, x, 0, 0, 1, 0, 1, one, one, one),
+        "update": (wide, wide, x, copy, 0, 0, one, one, one),
     }
-    calls[name]()
+    LOOPS[name](*arguments[name])
 
 
 if __name__ == "__main__":
