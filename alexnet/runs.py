@@ -29,7 +29,7 @@ from alexnet.spec import Spec
 # asked for: train.resume does that. Without `deterministic` a GPU has promised no bits that it could break.
 FREE_TO_CHANGE = (
     *("parallel", "workers", "keep", "checkpoint_every", "checkpoint_minutes", "log_every", "precision"),
-    *("deterministic", "graphs"),
+    *("deterministic", "graphs", "until_train_error"),
 )
 
 

@@ -251,6 +251,7 @@ class RunSpec:
     """How long, with which seed, where, and what happens how often."""
 
     length: Duration = Duration(90, "ep")
+    until_train_error: float = 0.0  # > 0: the run ends at the first logged step that has at most so many errors
     batch: int = 128
     seed: int = 0  # of weights, order, crops, light and dropout
     rescue: bool = False  # initial weights are scaled until every layer's outputs vary by 1
@@ -268,6 +269,7 @@ class RunSpec:
 
     def __post_init__(self):
         _require(self, batch=self.batch >= 1, workers=self.workers >= 0, keep=self.keep >= 1, seed=self.seed >= 0)
+        _require(self, until_train_error=0 <= self.until_train_error < 1)
 
 
 @dataclass(frozen=True)

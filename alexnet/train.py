@@ -190,12 +190,16 @@ def _loop(
         meter.did_step(team.images)
         if startup.due(state.clock.step) and team.looks(startup.PICTURES):
             _look(state, batch.images_nchw, metrics)
+        enough = False
         if due(spec.run.log_every, state.clock):
-            _log(state, metrics, meter)
+            enough = _log(state, metrics, meter) <= spec.run.until_train_error > 0
             if team.leads:
                 meter.pause(lambda: pages.refresh(run, None if team.cuts else state.net))
         if due(spec.run.evaluate_every, state.clock) and len(pack.splits["val"]):
             meter.pause(lambda: _evaluate(state, pack, prep, place, metrics))
+        if enough:  # before anything is saved, from which a run that is killed now would go on past its end
+            say(f"the training error is at most {100 * spec.run.until_train_error:g} %: the run ends here")
+            return
         stop = asked.get("code") or (143 if state.clock.step == stop_at else None)
         stop, late = team.agree(stop, meter.since_save_s > 60 * spec.run.checkpoint_minutes)
         if stop or late or due(spec.run.checkpoint_every, state.clock):
@@ -220,7 +224,8 @@ def _look(state: State, images: Tensor, metrics: Metrics) -> None:
     metrics.write(step=state.clock.step, look=worst)
 
 
-def _log(state: State, metrics: Metrics, meter: Meter) -> None:
+def _log(state: State, metrics: Metrics, meter: Meter) -> float:
+    """Closes the window; the share of its pictures that were answered wrongly."""
     clock, window = state.clock, state.window
     before = replace(clock, step=clock.step - 1)
     rates = recipe.rates_at(state.spec, state.net, before, state.plateau.drops)
@@ -232,6 +237,7 @@ def _log(state: State, metrics: Metrics, meter: Meter) -> None:
     left_s = (clock.total_steps - clock.step) * state.spec.run.batch * meter.total_s / meter.total_images
     say(progress_line(record, left_s))
     state.open_window(Window())
+    return record["train_error"]
 
 
 def _evaluate(state: State, pack: Pack, prep: Preprocessing, place: Machine, metrics: Metrics) -> None:

@@ -25,7 +25,7 @@ from alexnet.study.data import first_classes, open_data
 from alexnet.study.jobs import Study, begin_with, execute, jobs_of
 from alexnet.study.report import Chapter, findings
 from alexnet.study.run import append_row, read_rows, seeds_done
-from alexnet.study.words import Arm, Claim, Finding, Scale
+from alexnet.study.words import Arm, Claim, Finding, Scale, spec_of
 
 
 def small(spec):
@@ -270,6 +270,13 @@ def test_a_run_that_never_arrives_counts_with_its_length_and_is_marked(tmp_path)
     claim = replace(CLAIM, findings=(Finding("a", "b", "epochs_to_target", paper=6),))
     seen = study_measure.measure(claim, CLAIM.arms[0], TINY, [run], SimpleNamespace(classes=list("xyz")))
     assert seen == {"values": {"epochs_to_target": 2.5}, "censored": ["epochs_to_target"]}
+
+
+def test_a_training_ends_at_the_target_where_nothing_else_is_measured():
+    arrival = Finding("a", "b", "epochs_to_target")
+    for found, until in (((arrival,), TINY.target), ((arrival, Finding("a", "b")), 0)):
+        spec = spec_of(replace(CLAIM, findings=found), CLAIM.arms[0], TINY, 3, 0)
+        assert spec.run.until_train_error == until
 
 
 @pytest.mark.parametrize(("loss", "stalls"), [(1.097, 1.0), (1.05, 0.0), (5.0, 1.0)])

@@ -131,6 +131,19 @@ def test_it_learns_what_it_is_shown(tiny_pack, tmp_path):
     assert record["train_loss"] < 0.7 * math.log(3)
 
 
+def test_a_run_can_end_at_a_training_error(tiny_pack, tmp_path):
+    settings = ("run.length=60ep", "sgd.rate=0.003", "data.relight=none", "run.evaluate_every=60ep", "net.dropout=0")
+    until = spec(*settings, "run.until_train_error=0.5", "run.checkpoint_every=1st")
+    record = train.train(until, tiny_pack, tmp_path / "straight")
+    errors = [r["train_error"] for r in read_metrics(tmp_path / "straight/metrics.jsonl") if "train_error" in r]
+    assert [error <= 0.5 for error in errors] == [False] * (len(errors) - 1) + [True]
+    assert record["step"] == 3 * len(errors) < 60 * 4  # logged every three steps
+    with pytest.raises(Stopped):
+        train.train(until, tiny_pack, tmp_path / "run", stop_at=record["step"] - 1)
+    train.train(until, tiny_pack, tmp_path / "run")
+    assert model_bytes(tmp_path / "run") == model_bytes(tmp_path / "straight")
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(tiny_pack):
     state, _ = train.prepare(spec(), tiny_pack)
     images = torch.full((4, 3, 12, 12), torch.nan)

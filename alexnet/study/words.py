@@ -143,4 +143,6 @@ def spec_of(claim: Claim, arm: Arm, scale: Scale, classes: int, seed: int, setti
     base = spec_module.preset(arm.preset or scale.preset, classes=classes)
     how_often = ("run.evaluate_every=25%", "run.log_every=0.25ep", "run.checkpoint_every=25%", "run.keep=1")
     run = (f"run.length={scale.length}", f"run.seed={seed}", *how_often)
+    if {finding.metric for finding in claim.findings_at(scale)} == {"epochs_to_target"}:
+        run += (f"run.until_train_error={scale.target}",)  # nothing is measured of what comes later
     return change(base, (*scale.changes, *arm.changes, *run, *settings))
