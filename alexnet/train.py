@@ -24,7 +24,6 @@ from alexnet.data.augment import Preprocessing
 from alexnet.data.packfile import Pack
 from alexnet.errors import UsageError
 from alexnet.evaluate import Machine, Member, evaluate
-from alexnet.kernels import compile_ahead
 from alexnet.log import Meter, Metrics, duration, progress_line, say
 from alexnet.net import compute_in
 from alexnet.parallel import Team, Unheard
@@ -32,7 +31,7 @@ from alexnet.recipe import Net
 from alexnet.report import answers, pages
 from alexnet.schedule import Clock, Plateau
 from alexnet.sgd import Sgd
-from alexnet.spec import Duration, NetSpec, Spec
+from alexnet.spec import Duration, Spec
 from alexnet.step import NonFinite, State, Window, advance, settle, step  # noqa: F401 - part of how a run is driven
 
 FEW_CLASSES = 10  # up to so many, errors are told by class
@@ -155,8 +154,6 @@ def prepare(spec: Spec, pack: Pack, team: Team | None = None) -> tuple[State, Ma
     if not total:
         raise UsageError(f"run.length={spec.run.length}: give at least one step, e.g. --epochs 90 or --steps 2000")
     place = Machine(device, precision, spec.run.workers, spec.run.batch)
-    if device.type == "cpu" and team.leads and isinstance(spec.net, NetSpec):
-        compile_ahead.start(spec.net, place.dtype)
     net = recipe.build(spec.net, spec.run.seed)
     recipe.begin(spec, net)
     prep = finetune.begin(spec, net, pack) if spec.parent else runs.preprocessing(spec, pack)

@@ -3,17 +3,18 @@
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 import torch
 
-from alexnet import spec
+from alexnet import machine, spec
 from alexnet.kernels import compile_ahead
 
 STEP = """
+import numpy as np
 import torch
 from alexnet import recipe, spec
+from alexnet.data import augment
 from alexnet.kernels import compile_ahead
 from alexnet.net import compute_in
 from alexnet.sgd import Sgd
@@ -24,10 +25,15 @@ for dtype in (torch.float32, torch.bfloat16):
     sgd = Sgd.of(net, recipe.rules(narrow, net), dtype)
     net(torch.randn(4, 3, 224, 224, dtype=dtype)).float().square().sum().backward()
     sgd.step(dict.fromkeys(sgd.parameters, (1e-3, 1e-3)))
+prep = augment.Preprocessing(256, 224, np.zeros((256, 256, 3), np.float32), np.ones(3), np.ones(3), np.eye(3))
+draws = augment.training_draws(narrow.data, prep, 0, 0, np.arange(2), relit=True)
+crops = torch.empty(2, 224, 224, 3).numpy()
+mean_scales = augment.mean_and_scales(draws, prep)
+augment.cut_part(np.zeros((1, 256, 256, 3), np.uint8), draws, mean_scales, crops, 0, 1)  # as the loader does
 met = {name: list(loop.signatures) for name, loop in compile_ahead.LOOPS.items()}
-for dtype in (torch.float32, torch.bfloat16):
-    for name in compile_ahead.needed(narrow.net, dtype):
-        compile_ahead.compile_loop(name, dtype)
+for number_type in ("float32", "bfloat16"):
+    for name in compile_ahead.needed(narrow.net, number_type):
+        compile_ahead.compile_loop(name, number_type)
 for name, loop in compile_ahead.LOOPS.items():
     print(name, len(met[name]), loop.signatures == met[name])
 """
@@ -39,23 +45,41 @@ def run(*arguments: str, **environment: str) -> str:
 
 
 def test_a_step_meets_each_loop_as_the_helper_compiles_it():
-    both = dict.fromkeys(compile_ahead.LOOPS, 2) | {"from_points": 1}  # float32 and bfloat16, Winograd float32 alone
+    both = dict.fromkeys(compile_ahead.LOOPS, 2)  # float32 and bfloat16
+    both |= {"cut": 1, "to_points": 1, "from_points": 1}  # float32 alone
     assert run("-c", STEP).split("\n")[:-1] == [f"{name} {types} True" for name, types in both.items()]
 
 
+WINOGRAD, NORM, NORM_2 = (
+    ["to_points", "from_points"],
+    ["channels_forward", "channels_backward"],
+    [*("channels_forward", "map_forward", "map_backward", "channels_backward")],
+)
+
+
 @pytest.mark.parametrize(
-    ("preset", "dtype", "names"),
+    ("preset", "number_type", "names"),
     [
-        ("as_run", torch.float32, ["from_points", "map_forward", "map_backward", "channels_backward", "update"]),
-        ("as_run", torch.bfloat16, ["map_forward", "map_backward", "channels_backward", "update"]),
-        ("as_published", torch.bfloat16, ["channels_backward", "update"]),
-        ("modern", torch.float32, ["from_points", "update"]),
-        ("modern", torch.bfloat16, []),
-        ("cifar_quick", torch.float32, []),
+        ("as_run", "float32", [*WINOGRAD, *NORM_2]),
+        ("as_run", "bfloat16", NORM_2),
+        ("as_published", "bfloat16", NORM),
+        ("modern", "float32", WINOGRAD),
+        ("modern", "bfloat16", []),
+        ("cifar_quick", "float32", []),
     ],
 )
-def test_what_a_net_needs(preset, dtype, names):
-    assert compile_ahead.needed(spec.preset(preset, classes=10).net, dtype) == names
+def test_what_a_net_needs(preset, number_type, names):
+    assert compile_ahead.needed(spec.preset(preset, classes=10).net, number_type) == ["cut", *names, "update"]
+
+
+def test_the_precision_is_foreseen_as_it_will_be_chosen():
+    for asked in ("auto", "fp32", "bf16"):
+        assert compile_ahead._bf16(asked) == (machine.precision(asked, torch.device("cpu"))[0] == "bf16")
+
+
+def test_helpers_do_not_load_pytorch():
+    asked = "import sys; from alexnet.kernels import compile_ahead; print('torch' in sys.modules)"
+    assert run("-c", asked) == "False\n"
 
 
 def test_what_the_helper_has_made_is_in_the_cache(tmp_path):
@@ -65,11 +89,19 @@ def test_what_the_helper_has_made_is_in_the_cache(tmp_path):
     assert run("-c", asked, NUMBA_CACHE_DIR=str(tmp_path)) == "True\n"
 
 
-@pytest.mark.parametrize("cached", [False, True])
-def test_a_helper_is_started_where_loops_are_missing(monkeypatch, cached):
-    started, seen = threading.Event(), []
+@pytest.mark.parametrize(
+    ("cores", "cached", "started"),
+    [
+        (2, False, [["update", "channels_backward", "channels_forward", "cut"]]),
+        (8, False, [["channels_backward", "cut"], ["update", "channels_forward"]]),
+        (1, False, []),
+        (8, True, []),
+    ],
+)
+def test_helpers_are_started_where_loops_are_missing(monkeypatch, cores, cached, started):
+    seen = []
     monkeypatch.setattr(compile_ahead, "_is_cached", lambda loop: cached)
-    monkeypatch.setattr(subprocess, "run", lambda command, **_: (seen.append(command), started.set()))
-    compile_ahead.start(spec.preset("as_published", classes=10).net, torch.bfloat16)
-    assert started.wait(0 if cached else 60) != cached
-    assert [command[3:] for command in seen] == ([] if cached else [["bfloat16", "channels_backward", "update"]])
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **_: seen.append(command[3:]))
+    compile_ahead.start(spec.preset("as_published", classes=10).net, "bf16")
+    assert seen == [["bfloat16", *names] for names in started]

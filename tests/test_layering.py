@@ -26,7 +26,7 @@ LAYERS = [
     ("kernels.lrn_triton", "kernels.update_triton", "kernels.crop_triton", "kernels.pool_triton"),
     ("data.items", "data.tree", "data.image", "data.resize", "data.statistics", "data.shapes_render"),
     ("presets", "kernels", "schedule", "checkpoint", "data.cifar", "data.shapes", "data.augment"),
-    ("data.ilsvrc", "data.parquet", "data.webdataset", "kernels.crop"),
+    ("data.ilsvrc", "data.parquet", "data.webdataset", "kernels.crop", "kernels.compile_ahead"),
     ("data.packfile", "data.sources"),
     ("layers", "data.shardwriter", "data.remote", "data.loader", "data.resident", "data.prepare", "data.duplicates"),
     ("features_h5py", "net", "data.unfinished", "data.manifest", "data.balance", "data.pack"),

@@ -84,11 +84,7 @@ def train(
         freeze: with --from, layers that keep their weights: conv1-conv5, or conv1,conv2,fc6.
         settings: any field of the spec, e.g. --set net.lrn.k=1 --set sgd.rate=0.005 --set run.checkpoint_every=50st.
     """
-    from alexnet import finetune
     from alexnet import spec as spec_module
-    from alexnet import train as training
-    from alexnet.data.pack import ensure_pack
-    from alexnet.parallel import join
 
     tool = {"--color-noise": color_noise, "--crop-border": crop_border, "--init-from": init_from}
     files = _files(layers, params, history, as_)
@@ -97,11 +93,18 @@ def train(
     parent = _parent(from_, freeze, preset, bool(files), tool)
     begin = _of_files(files, tool) if files else _of_preset(preset or "as_run", tool)
     if parent:
-        begin = partial(finetune.spec_of, parent, freeze=freeze or "", batch=batch)
+        begin = _of_parent(parent, freeze, batch)
     given = {"batch": batch, "seed": seed, "rescue": rescue or None, "device": device, "precision": precision}
     options = _run_options(epochs, steps, {**given, "parallel": parallel, "deterministic": deterministic or None})
     numbers = _seeds(seeds, together, compare_layer, any(o.startswith("run.seed=") for o in [*options, *settings]))
     spec = spec_module.change(begin(None), [*options, *settings])  # what is wrong is told before packing
+    if not files:
+        _compile_ahead(spec)  # while PyTorch is loaded, which for a preset has not been done yet
+    from alexnet import finetune
+    from alexnet import train as training
+    from alexnet.data.pack import ensure_pack
+    from alexnet.parallel import join
+
     if parent:
         finetune.check(spec, parent)
     small = data in (None, "shapes") and spec.net.crop_px <= 32
@@ -134,12 +137,12 @@ def _run_options(epochs: float | None, steps: int | None, given: dict) -> list[s
 
 def _seeds(seeds: str | None, together: int, layer: str | None, has_seed: bool) -> list[int] | None:
     """The seeds of a job, or None for a single run. Raises UsageError for options that contradict each other."""
-    from alexnet.seeds import parse
-
     if seeds is None:
         if together != 1 or layer is not None:
             raise UsageError("--together and --compare-layer go with --seeds, such as --seeds 0-9")
         return None
+    from alexnet.seeds import parse
+
     if has_seed:
         raise UsageError("--seeds and --seed: give one of them")
     if together < 1:
@@ -170,19 +173,36 @@ def _of_preset(name: str, tool: dict) -> Callable[[Pack | None], Spec]:
     return lambda pack: spec_module.preset(name, **({"classes": len(pack.classes)} if pack else {}))
 
 
+def _of_parent(parent: Parent, freeze: str | None, batch: int | None) -> Callable[[Pack | None], Spec]:
+    """The same for a model to be fine-tuned."""
+    from alexnet import finetune
+
+    return partial(finetune.spec_of, parent, freeze=freeze or "", batch=batch)
+
+
+def _compile_ahead(spec: Spec) -> None:
+    """Has other processes compile what a CPU's first training on this machine needs."""
+    from alexnet.kernels import compile_ahead
+
+    if not spec.run.device.startswith("cuda") and os.environ.get("RANK", "0") == "0":
+        compile_ahead.start(spec.net, spec.run.precision)
+
+
 def _files(
     layers: Path | None, params: Path | None, history: Path | None, name: str | None
 ) -> tuple[LayerFile, LayerFile] | None:
     """The definition and its parameters, where a net is given by files; says what was changed in them."""
-    from alexnet.layerfile import history as old_runs
-    from alexnet.layerfile import lex
-
     if (layers is None) != (params is None):
         raise UsageError("--layers and --params go together: the definition file and its parameter file")
     if (history is None) != (name is None):
         raise UsageError("--history and --as go together: a folder, and a run that `alexnet history FOLDER` lists")
+    if history is None and layers is None:
+        return None
+    from alexnet.layerfile import history as old_runs
+    from alexnet.layerfile import lex
+
     if history is None:
-        return (lex.load(layers), lex.load(params)) if layers else None
+        return lex.load(layers), lex.load(params)
     if layers is not None:
         raise UsageError("--history and --layers are two nets; give one of them")
     pair = old_runs.pair(history, name)
@@ -204,12 +224,12 @@ def _of_files(files: tuple[LayerFile, LayerFile], tool: dict) -> Callable[[Pack 
 
 def _parent(source: Path | None, freeze: str | None, preset: str | None, files: bool, tool: dict) -> Parent | None:
     """The model to fine-tune, where one is given. Raises UsageError for options that contradict it."""
-    from alexnet import finetune
-
     if source is None:
         if freeze is not None:
             raise UsageError("--freeze goes with --from; a net that begins untrained needs --set sgd.frozen=conv1")
         return None
+    from alexnet import finetune
+
     given = ["layer files"] if files else [option for option, value in tool.items() if value is not None]
     if given:
         raise UsageError(f"--from and {given[0]}: the net is that of {source}; give one of them")

@@ -171,11 +171,11 @@ def cut_part(
     """`cut` for the pictures [first, last) of a batch, whose squares alone are `squares_nhwc`."""
     mean, scales = mean_scales
     each = draws.tops, draws.lefts, draws.mirrors
-    _cut(squares_nhwc, *each, mean, draws.shifts, scales, out_nhwc, first, last)
+    cut_loop(squares_nhwc, *each, mean, draws.shifts, scales, out_nhwc, first, last)
 
 
 @njit(cache=True, nogil=True)
-def _cut(squares, tops, lefts, mirrors, mean, shifts, scales, out, begin, end):
+def cut_loop(squares, tops, lefts, mirrors, mean, shifts, scales, out, begin, end):
     """A row is crop * 3 numbers side by side, so that one vectorised loop serves its colours; mirrored rows are first
     turned round in a buffer of bytes.
     """

@@ -1,54 +1,68 @@
-"""The first training on a machine compiles its loops in two processes at once.
+"""The first training on a machine compiles its loops on several cores, from before PyTorch is loaded.
 
-numba compiles one function after the other and keeps what it has made on disk, so it is waited for once; half of that a
-second core can take. A helper compiles what a step meets late, in that order; the training finds it in the cache, or
-compiles it too where it comes first.
+numba compiles one function after the other and keeps what it has made on disk, so it is waited for once. Helpers begin
+with what a step meets last, while the training loads PyTorch, draws its weights and then compiles what it meets first.
+Nothing here, nor in the loops, imports PyTorch.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-import threading
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torch
+from llvmlite.binding import get_host_cpu_features
 
+from alexnet.data import augment
 from alexnet.kernels import lrn_numba, update_numba, winograd_numba
-from alexnet.kernels.compiled import flat
-from alexnet.kernels.conv import ENOUGH_CHANNELS
-from alexnet.spec import NetSpec
+from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS
+from alexnet.spec import DataSpec, NetSpec
 
-LOOPS = {  # as a step meets them
+LOOPS = {  # as a training meets them
+    "cut": augment.cut_loop,
+    "to_points": winograd_numba.to_points,
     "from_points": winograd_numba.from_points,
+    "channels_forward": lrn_numba.channels_forward,
     "map_forward": lrn_numba.map_forward,
     "map_backward": lrn_numba.map_backward,
     "channels_backward": lrn_numba.channels_backward,
     "update": update_numba.update,
 }
+MOST_HELPERS = 3
 
 
-def start(net: NetSpec, dtype: torch.dtype) -> None:
-    """Starts the helper where loops that a training in `dtype` on the CPU needs are not in the cache."""
-    missing = [name for name in needed(net, dtype) if not _is_cached(LOOPS[name])]
-    if missing:
-        command = [sys.executable, "-m", "alexnet.kernels.compile_ahead", str(dtype).removeprefix("torch."), *missing]
-        quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-        threading.Thread(target=subprocess.run, args=(command,), kwargs=quiet, daemon=True).start()
+def start(net: NetSpec, precision: str) -> None:
+    """Starts helpers where loops that a training on the CPU needs are not in the cache; `precision` as in RunSpec."""
+    number_type = "bfloat16" if _bf16(precision) else "float32"
+    missing = [name for name in needed(net, number_type) if not _is_cached(LOOPS[name])]
+    helpers = min(MOST_HELPERS, len(os.sched_getaffinity(0)) - 1, len(missing) // 2)  # one loop is no work for another
+    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    for i in range(helpers):
+        command = [sys.executable, "-m", "alexnet.kernels.compile_ahead", number_type, *missing[i::helpers][::-1]]
+        subprocess.Popen(command, **quiet)
 
 
-def needed(net: NetSpec, dtype: torch.dtype) -> list[str]:
-    """The names in LOOPS of what is worth a helper; `update` alone is not."""
+def needed(net: NetSpec, number_type: str) -> list[str]:
+    """The names in LOOPS of what a training of the net meets."""
     convs = [conv for conv in (net.conv1, net.conv2, net.conv3, net.conv4, net.conv5) if conv]
     words = {word for conv in convs for word in conv.then}
     wide = [conv.channels // net.towers >= ENOUGH_CHANNELS for conv in convs]
-    winograd = dtype == torch.float32 and any(before and after for before, after in pairwise(wide))
-    wanted = {"from_points"} if winograd else set()
-    wanted |= {"map_forward", "map_backward"} if "rnorm" in words else set()
-    wanted |= {"channels_backward"} if "lrn" in words else set()
-    return [name for name in LOOPS if name in wanted or (wanted and name == "update")]
+    wanted = {"cut", "update"}
+    if number_type == "float32" and any(before and after for before, after in pairwise(wide)):
+        wanted |= {"to_points", "from_points"}
+    if "rnorm" in words:
+        wanted |= {"map_forward", "map_backward"}
+    if "lrn" in words:
+        wanted |= {"channels_forward", "channels_backward"}
+    return [name for name in LOOPS if name in wanted]
+
+
+def _bf16(precision: str) -> bool:
+    """What `machine.precision` says of a CPU, without PyTorch."""
+    return precision == "bf16" or (precision == "auto" and get_host_cpu_features().get("amx-tile", False))
 
 
 def _is_cached(loop) -> bool:
@@ -58,21 +72,34 @@ def _is_cached(loop) -> bool:
     return folder is None or any(Path(folder).glob(name))
 
 
-def compile_loop(name: str, dtype: torch.dtype) -> None:
-    """Compiles a loop for arrays of `dtype` by giving it nothing to do."""
-    x, wide, one = flat(torch.zeros(8, dtype=dtype)), np.zeros(8, np.float32), np.float32(1)
-    copy = update_numba.NOTHING if dtype == torch.float32 else x
-    tiling = winograd_numba.Tiling(*[1] * 10)
+def compile_loop(name: str, number_type: str) -> None:
+    """Compiles a loop for arrays of float32 or bfloat16 by giving it nothing to do."""
+    if name == "cut":
+        return _cut_a_dot()
+    wide, one = np.zeros(8, np.float32), np.float32(1)
+    x = np.zeros(8, np.uint16) if number_type == "bfloat16" else wide
+    copy = x if number_type == "bfloat16" else update_numba.NOTHING
+    tiling, matrix = winograd_numba.Tiling(*[1] * 10), wide.reshape(2, 4)
     arguments = {
-        "from_points": (wide, wide, 0, 0, tiling, wide.reshape(2, 4), wide),
+        "to_points": (wide, wide, 0, 0, tiling, matrix),
+        "from_points": (wide, wide, 0, 0, tiling, matrix, wide),
+        "channels_forward": (x, x, 0, 0, 1, 0, 1, one, one, one),
         "map_forward": (x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
         "map_backward": (x, x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
         "channels_backward": (x, x, x, 0, 0, 1, 0, 1, one, one, one),
         "update": (wide, wide, x, copy, 0, 0, one, one, one),
     }
     LOOPS[name](*arguments[name])
+    return None
+
+
+def _cut_a_dot() -> None:
+    """A batch of one picture of 2 px, drawn and cut as in training."""
+    prep = augment.Preprocessing(2, 1, np.zeros((2, 2, 3), np.float32), *[np.ones(3)] * 2, np.eye(3))
+    draws = augment.training_draws(DataSpec(), prep, 0, 0, np.arange(1), relit=True)
+    augment.cut(np.zeros((1, 2, 2, 3), np.uint8), draws, prep, np.empty((1, 1, 1, 3), np.float32))
 
 
 if __name__ == "__main__":
     for loop_name in sys.argv[2:]:
-        compile_loop(loop_name, getattr(torch, sys.argv[1]))
+        compile_loop(loop_name, sys.argv[1])

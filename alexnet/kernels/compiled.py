@@ -3,15 +3,22 @@
 bfloat16 comes as its bits (uint16), is computed with in float32, and rounded to nearest even when it is stored.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numba
 import numpy as np
-import torch
 from numba.extending import overload
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def flat(t: Tensor) -> np.ndarray:
     """The memory of a dense tensor as a flat array, in the order in which it lies there; bfloat16 as its bits."""
+    import torch  # some seconds, which `compile_ahead` uses
+
     t = t.detach().as_strided((t.numel(),), (1,))
     return (t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy()
 

@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ENOUGH_TILES, ENOUGH_CHANNELS = 128, 48  # below it transforms cost more than products are saved
-
 
 def conv2d(
     x_nchw: Tensor,
@@ -58,6 +56,8 @@ def chosen(
         return "torch", f"there are no tiles for kernels of {kernel_px} pixels and stride {stride} in {groups} groups"
     if find_spec("numba") is None:
         return "torch", "numba is not installed"
+    from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS, ENOUGH_TILES
+
     tiles = [((side + 2 * padding - kernel_px) // stride + 1) // 4 for side in x.shape[2:]]
     channels, maps = weight.shape[1] * stride**2, len(weight) // groups
     enough = ENOUGH_TILES // 2 if kept else ENOUGH_TILES  # kernels need not be transformed again

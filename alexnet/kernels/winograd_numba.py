@@ -14,6 +14,7 @@ import numpy as np
 
 from alexnet.kernels.compiled import njit
 
+ENOUGH_TILES, ENOUGH_CHANNELS = 128, 48  # below it transforms cost more than products are saved
 BLOCK_FLOATS = 512  # of a line at a time, so that all terms of a sum stay in the first cache
 
 
