@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alexnet.kernels import conv, dense, lrn, pool
+from alexnet.kernels.local import local2d
 from alexnet.spec import LrnSpec, RnormSpec
 
 
@@ -118,9 +119,8 @@ class LocalConv2d(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels, self.out_px, self.out_px))
 
     def forward(self, x_nchw: Tensor) -> Tensor:
-        windows_nkp = F.unfold(x_nchw.contiguous(), self.kernel_px, padding=self.padding_px)
-        out_pnf = torch.bmm(windows_nkp.permute(2, 0, 1), self.weight.to(windows_nkp.dtype))
-        return out_pnf.permute(1, 2, 0).unflatten(2, (self.out_px, self.out_px)) + self.bias
+        x = F.pad(x_nchw, [self.padding_px] * 4)
+        return local2d(x, self.weight[:, None].to(x.dtype), self.kernel_px) + self.bias
 
 
 class Flatten(nn.Module):

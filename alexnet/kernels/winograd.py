@@ -1,9 +1,9 @@
 """Convolutions with stride 1 by Winograd's algorithm: fewer multiplications than the definition has, on the CPU.
 
-    y = A^T [ (G w G^T) * (B^T x B) ] A          on tiles of 4 x 4 or 5 x 5 outputs, summed over the input channels
+    y = A^T [ (G w G^T) * (B^T x B) ] A          on tiles of 4 x 4 to 6 x 6 outputs, summed over the input channels
 
-A 5 x 5 kernel takes 64 products a tile of 4 x 4 and pair of channels instead of 400, a 3 x 3 one 36 instead of 144, or
-49 instead of 225 for 5 x 5 (Lavin and Gray 2016). Each of these points is one matrix product over all tiles, so the
+A 5 x 5 kernel takes 64 products a tile of 4 x 4 and pair of channels instead of 400, a 3 x 3 one 36 instead of 144,
+49 instead of 225 for 5 x 5, or 64 instead of 324 for 6 x 6 (Lavin and Gray 2016). Each of these points is one matrix product over all tiles, so the
 work is left to the BLAS. The matrices are those of Toom and Cook: a product of polynomials from its values at a few
 points. The gradients are the transposed maps. Only rounding differs from the definition: a few times as much.
 """
@@ -26,6 +26,7 @@ HALF = Fraction(1, 2)
 POINTS = {  # by outputs and kernel along a side, with infinity; small numbers and their inverses round best
     (4, 3): (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), -HALF),
     (5, 3): (Fraction(0), Fraction(1), Fraction(-1), Fraction(-2), -HALF, 3 * HALF),
+    (6, 3): (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-2), HALF, -HALF),
     (4, 5): (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-2), HALF, -HALF),
 }
 CHUNK_BYTES = 32_000_000  # of points at a time: they should stay in the last cache

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from alexnet.kernels import dense, lrn, pool
 from alexnet.kernels.conv import conv2d
+from alexnet.kernels.local import local2d
 from alexnet.layerfile.geometry import sees
 from alexnet.layerfile.records import Layer
 from alexnet.layerfile.tree import Tree
@@ -90,11 +91,8 @@ class Local(Windows):
     """Own filters at every position."""
 
     def _one(self, i: int, x_nchw: Tensor) -> Tensor:
-        o, groups = self.options, self.options["groups"][i]
-        windows = F.unfold(x_nchw.contiguous(), o["filtersize"][i], stride=o["stride"][i])
-        windows = windows.unflatten(1, (groups, -1))  # (N, groups, seen * size * size, positions)
-        out = torch.einsum("ngrp,pgrf->ngfp", windows, self.weights[i])
-        return out.reshape(len(x_nchw), *self.out_shape)
+        o = self.options
+        return local2d(x_nchw, self.weights[i], o["filtersize"][i], o["stride"][i])
 
 
 def _connections(channels: int, length: int, generator: torch.Generator) -> Tensor:
