@@ -3,9 +3,10 @@
     y = A^T [ (G w G^T) * (B^T x B) ] A          on tiles of 4 x 4 to 6 x 6 outputs, summed over the input channels
 
 A 5 x 5 kernel takes 64 products a tile of 4 x 4 and pair of channels instead of 400, a 3 x 3 one 36 instead of 144,
-49 instead of 225 for 5 x 5, or 64 instead of 324 for 6 x 6 (Lavin and Gray 2016). Each of these points is one matrix product over all tiles, so the
-work is left to the BLAS. The matrices are those of Toom and Cook: a product of polynomials from its values at a few
-points. The gradients are the transposed maps. Only rounding differs from the definition: a few times as much.
+49 instead of 225 for 5 x 5, or 64 instead of 324 for 6 x 6 (Lavin and Gray 2016). Each of these points is one matrix
+product over all tiles, so the work is left to the BLAS. The matrices are those of Toom and Cook: a product of
+polynomials from its values at a few points. The gradients are the transposed maps. Only rounding differs from the
+definition: a few times as much.
 """
 
 from __future__ import annotations
