@@ -246,7 +246,7 @@ CLAIMS = (
         ),
         findings=(Finding("sigma_0.01", "as_run", "stalled"), Finding("as_published", "as_run", "stalled")),
         scales=(
-            Scale("quick", "shapes", 32, 3000, "600st", "as_run", (small, "run.batch=32", *CONSTANT)),
+            Scale("quick", "shapes", 32, 3000, "320st", "as_run", (small, *CONSTANT)),
             _imagenette(*CONSTANT, length="400st"),
             _ilsvrc(*CONSTANT, length="2000st"),
         ),

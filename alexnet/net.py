@@ -8,7 +8,7 @@ so any activation can be taken by name (`until="fc7"`), and `layer_table` counts
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +62,12 @@ class AlexNet(nn.Module):
 
 def _convolutions(spec: NetSpec) -> list[tuple[str, ConvSpec]]:
     convs = [(name, getattr(spec, name)) for name in CONVS if getattr(spec, name) is not None]
-    return convs + ([("conv6", SIXTH)] if spec.sixth_conv else [])
+    return convs + ([("conv6", _sixth(convs[-1][1].channels))] if spec.sixth_conv else [])
+
+
+def _sixth(maps: int) -> ConvSpec:
+    """Run 146's, as wide as the convolution before it, and with the same gain where that is narrower than 2012's."""
+    return replace(SIXTH, channels=maps, sigma=SIXTH.sigma * (SIXTH.channels / maps) ** 0.5)
 
 
 def _groups(spec: NetSpec, name: str, first: bool) -> int:
@@ -176,7 +181,7 @@ def compute_in(net: nn.Module, dtype: torch.dtype) -> nn.Module:
 def _sigma_and_bias(spec: NetSpec, name: str) -> tuple[float, float]:
     if name == "fc8":
         return spec.fc8_sigma, spec.fc8_bias
-    layer = SIXTH if name == "conv6" else getattr(spec, name)
+    layer = dict(_convolutions(spec)).get(name) or getattr(spec, name)
     return layer.sigma, layer.bias
 
 

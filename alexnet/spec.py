@@ -142,7 +142,7 @@ class NetSpec:
     crop_px: int = 224
     towers: int = 1
     talk: tuple[str, ...] = ("conv3",)  # convolutions that see all towers; dense layers always do
-    sixth_conv: bool = False  # 3x3, 256 maps, over the last pooling layer, seeing both towers (paper, sections 6 and 7)
+    sixth_conv: bool = False  # 3x3, as wide as the last (256), over its pooling, seeing both towers (sections 6 and 7)
     activation: Literal["relu", "tanh", "logistic"] = "relu"
     lrn: LrnSpec | None = None
     rnorm: RnormSpec | None = None

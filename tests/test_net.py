@@ -246,6 +246,13 @@ def test_sixth_convolution_sees_both_towers_and_every_layer_keeps_its_relu():
     ]
 
 
+def test_the_sixth_convolution_of_a_narrow_net_starts_with_the_gain_of_the_wide_one():
+    narrow = tiny("net.sixth_conv=true", "net.conv5.channels=64")
+    assert (narrow.conv6.in_channels, narrow.conv6.out_channels) == (64, 64)
+    gain = 0.03 * 256**0.5  # sigma and maps of run 146's
+    assert float(narrow.conv6.weight.std()) * 64**0.5 == pytest.approx(gain, rel=0.02)
+
+
 def test_pooling_without_overlap():
     """Paper, section 3.4: z = 2, s = 2 gives outputs of equal size; 55-27-13-6."""
     net = change(spec.as_run(), ["net.pool.size_px=2", "net.pool.stride=2"]).net
