@@ -62,7 +62,8 @@ class AlexNet(nn.Module):
 
 def _convolutions(spec: NetSpec) -> list[tuple[str, ConvSpec]]:
     convs = [(name, getattr(spec, name)) for name in CONVS if getattr(spec, name) is not None]
-    return convs + ([("conv6", _sixth(convs[-1][1].channels))] if spec.sixth_conv else [])
+    before = convs[-1][1] if convs else SIXTH
+    return convs + ([("conv6", _sixth(before.channels))] if spec.sixth_conv else [])
 
 
 def _sixth(maps: int) -> ConvSpec:

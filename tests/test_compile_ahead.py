@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from alexnet import machine, spec
+from alexnet import cores, machine, spec
 from alexnet.kernels import compile_ahead
 
 STEP = """
@@ -90,7 +90,7 @@ def test_what_the_helper_has_made_is_in_the_cache(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cores", "cached", "started"),
+    ("usable", "cached", "started"),
     [
         (2, False, [["update", "channels_backward", "channels_forward", "cut"]]),
         (8, False, [["channels_backward", "cut"], ["update", "channels_forward"]]),
@@ -98,10 +98,10 @@ def test_what_the_helper_has_made_is_in_the_cache(tmp_path):
         (8, True, []),
     ],
 )
-def test_helpers_are_started_where_loops_are_missing(monkeypatch, cores, cached, started):
+def test_helpers_are_started_where_loops_are_missing(monkeypatch, usable, cached, started):
     seen = []
     monkeypatch.setattr(compile_ahead, "_is_cached", lambda loop: cached)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(cores))
+    monkeypatch.setattr(cores, "usable", lambda: usable)
     monkeypatch.setattr(subprocess, "Popen", lambda command, **_: seen.append(command[3:]))
     compile_ahead.start(spec.preset("as_published", classes=10).net, "bf16")
     assert seen == [["bfloat16", *names] for names in started]

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from alexnet import cores
 from alexnet.data import prepare, unfinished
 from alexnet.data.manifest import conclude
 from alexnet.data.packfile import Pack, Split, checksum, is_pack, open_pack, verify_pack
@@ -79,7 +80,7 @@ def pack(
             mark = _make_room(out, job) or Mark(ColourSums.none(recipe.size_px))
             if mark.shards:
                 say(f"going on after {len(mark.shards):,} finished shards of an earlier start")
-            workers = workers or _cpus()
+            workers = workers or cores.usable()
             mark = _write(source, out, recipe, seed, workers, shard_rows, job, mark, progress or _no_progress)
             meta = conclude(source, out, recipe, seed, mark, allow_rejects, say) | (extra or {})
             meta["checksum"] = checksum(meta)
@@ -193,10 +194,6 @@ def _is_writable(folder: Path) -> bool:
     while not parent.exists():
         parent = parent.parent
     return os.access(parent, os.W_OK)
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _no_progress(done: int, total: int) -> None: ...

@@ -7,7 +7,7 @@ Nothing here, nor in the loops, imports PyTorch.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import subprocess
 import sys
 from itertools import pairwise
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from llvmlite.binding import get_host_cpu_features
 
+from alexnet import cores
 from alexnet.data import augment
 from alexnet.kernels import lrn_numba, update_numba, winograd_numba
 from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS
@@ -38,11 +39,12 @@ def start(net: NetSpec, precision: str) -> None:
     """Starts helpers where loops that a training on the CPU needs are not in the cache; `precision` as in RunSpec."""
     number_type = "bfloat16" if _bf16(precision) else "float32"
     missing = [name for name in needed(net, number_type) if not _is_cached(LOOPS[name])]
-    helpers = min(MOST_HELPERS, len(os.sched_getaffinity(0)) - 1, len(missing) // 2)  # one loop is no work for another
+    helpers = min(MOST_HELPERS, cores.usable() - 1, len(missing) // 2)  # one loop is no work for another
     quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     for i in range(helpers):
         command = [sys.executable, "-m", "alexnet.kernels.compile_ahead", number_type, *missing[i::helpers][::-1]]
-        subprocess.Popen(command, **quiet)
+        with contextlib.suppress(OSError):  # no memory for another process: then it compiles alone
+            subprocess.Popen(command, **quiet)
 
 
 def needed(net: NetSpec, number_type: str) -> list[str]:
@@ -62,7 +64,12 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
 
 def _bf16(precision: str) -> bool:
     """What `machine.precision` says of a CPU, without PyTorch."""
-    return precision == "bf16" or (precision == "auto" and get_host_cpu_features().get("amx-tile", False))
+    if precision != "auto":
+        return precision == "bf16"
+    try:
+        return get_host_cpu_features().get("amx-tile", False)
+    except RuntimeError:  # LLVM does not know this processor; numba then does without its features
+        return False
 
 
 def _is_cached(loop) -> bool:

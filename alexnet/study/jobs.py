@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from alexnet import runs
+from alexnet import cores, runs
 from alexnet import spec as spec_module
 from alexnet.data.pack import Pack, open_pack
 from alexnet.errors import UsageError
@@ -149,7 +149,7 @@ def run_all(jobs: list[Job], side_by_side: int, run: Callable[[Job], None]) -> I
             yield job
         return
     for ready in ([j for j in jobs if not j.start], [j for j in jobs if j.start]):
-        threads = max(1, len(os.sched_getaffinity(0)) // side_by_side)
+        threads = max(1, cores.usable() // side_by_side)
         with ProcessPoolExecutor(side_by_side, get_context("spawn"), _share_cores, (threads,)) as pool:
             waiting = {pool.submit(_unless_orphaned, run, job, os.getpid()): job for job in ready if not job.finished}
             yield from (job for job in ready if job not in waiting.values())
