@@ -82,6 +82,18 @@ def test_helpers_do_not_load_pytorch():
     assert run("-c", asked) == "False\n"
 
 
+def test_the_command_starts_helpers_before_it_loads_pytorch():
+    asked = """
+import sys
+from alexnet.cli.train import train
+from alexnet.kernels import compile_ahead
+
+compile_ahead.start = lambda net, precision: sys.exit(print("torch" in sys.modules))
+train(steps=1)
+"""
+    assert run("-c", asked) == "False\n"
+
+
 def test_what_the_helper_has_made_is_in_the_cache(tmp_path):
     asked = "from alexnet.kernels.compile_ahead import LOOPS, _is_cached; print(_is_cached(LOOPS['update']))"
     assert run("-c", asked, NUMBA_CACHE_DIR=str(tmp_path)) == "False\n"

@@ -64,6 +64,12 @@ def test_it_is_the_convolution(shape, threads):
         torch.testing.assert_close(one.double(), other, rtol=0, atol=3e-5 * scale)
 
 
+def test_tiles_suit_the_maps():
+    """Fewest points: 6 x 6 maps are one tile, 13 x 13 nine of 5 x 5, 27 x 27 under kernels of 5 pixels 49 of 4 x 4."""
+    chosen = [winograd._tiles(3, 6, 6), winograd._tiles(3, 13, 13), winograd._tiles(5, 27, 27)]
+    assert chosen == [(6, 8, 1, 1), (5, 7, 3, 3), (4, 8, 7, 7)]
+
+
 def test_chunks_of_pictures_change_nothing(monkeypatch):
     shape = (9, 6, 10, 2, 12, 13, 5, 2)
     whole = case(*shape)
