@@ -91,9 +91,10 @@ def train(
     if files and preset is not None:
         raise UsageError("--preset and layer files are two nets; give one of them")
     parent = _parent(from_, freeze, preset, bool(files), tool)
-    begin = _of_files(files, tool) if files else _of_preset(preset or "as_run", tool)
     if parent:
         begin = _of_parent(parent, freeze, batch)
+    else:
+        begin = _of_files(files, tool) if files else _of_preset(preset or "as_run", tool)
     given = {"batch": batch, "seed": seed, "rescue": rescue or None, "device": device, "precision": precision}
     options = _run_options(epochs, steps, {**given, "parallel": parallel, "deterministic": deterministic or None})
     numbers = _seeds(seeds, together, compare_layer, any(o.startswith("run.seed=") for o in [*options, *settings]))
