@@ -34,7 +34,7 @@ def _quick(length: str = "18ep", *changes: Change, **fields) -> Scale:
 
 
 def _imagenette(*changes: Change, **fields) -> Scale:
-    fields = {"length": "15ep", "preset": "as_run", **fields}
+    fields = {"length": "10ep", "preset": "as_run", **fields}
     return Scale("imagenette", None, 128, 9469, changes=(cropped, *LINEAR, *changes), **fields)
 
 
@@ -68,7 +68,7 @@ CLAIMS = (
         ),
         scales=(
             Scale("quick", "shapes", 32, 3000, "25ep", "cifar_quick", (narrow, "run.batch=32", *BARE), target=0.5),
-            Scale("cifar", None, 32, 50000, "40ep", "cifar_quick", BARE),
+            Scale("cifar", None, 32, 50000, "20ep", "cifar_quick", BARE, probe="5ep"),
         ),
         note="Each arm with the best rate of its grid, found with a seed of its own. An arm that does not arrive "
         "counts with the length of its run, so a ratio is then a lower bound. Quick: 50 % instead of 25 %.",
@@ -81,10 +81,10 @@ CLAIMS = (
         findings=(Finding("none", "lrn", paper=0.02, log=0.02),),
         scales=(
             Scale("quick", "shapes", 32, 3000, "14ep", "cifar_11pct", (narrow, *SHORT_STEPS, *LINEAR)),
-            Scale("cifar", None, 32, 50000, "120ep", "cifar_11pct"),
+            Scale("cifar", None, 32, 50000, "10ep", "cifar_11pct", LINEAR),
         ),
         views=10,
-        note="The log knows two nets by their names, conv-local-13pct and cifar10-11pct. 120 epochs instead of 500.",
+        note="The log knows two nets by their names, conv-local-13pct and cifar10-11pct. 10 epochs instead of 500.",
     ),
     Claim(
         "lrn",

@@ -214,6 +214,15 @@ def test_each_arm_is_run_with_the_best_of_its_grid(tmp_path, fake_pack):
     assert fake.made == ["a-seed1", "b-seed1"]  # what was chosen stays
 
 
+def test_probes_may_be_shorter_than_the_runs_that_are_compared(tmp_path, fake_pack):
+    claim = replace(CLAIM, arms=(Arm("a", grid=(("sgd.rate=0.5",),)), Arm("b")))
+    it, how = studied(tmp_path, fake_pack, claim)
+    it = replace(it, scale=replace(it.scale, probe="1ep"))
+    study.study(it, 1, run=Fake(), **how)
+    made = [json.loads((it.folder / name / "run.json").read_text()) for name in ("a-sgd.rate=0.5-probe", "a-seed0")]
+    assert [run["spec"]["run"]["length"] for run in made] == ["1ep", "2ep"]
+
+
 def test_members_and_shared_runs(tmp_path, fake_pack):
     arms = (Arm("one"), Arm("five", ensemble=True, runs_of="one"))
     claim = replace(CLAIM, arms=arms, findings=(Finding("one", "five"),), members=5)
@@ -233,6 +242,7 @@ def test_costs_count_what_is_missing():
     assert study_cost.pictures_trained(CLAIM, TINY, 1, [], settings=("run.length=5ep",)) == 2 * 5 * 66
     grid = replace(CLAIM, arms=(Arm("a", grid=(("sgd.rate=1",),) * 3), Arm("b", runs_of="a")))
     assert study_cost.pictures_trained(grid, TINY, 2, []) == (2 + 3) * 2 * 66
+    assert study_cost.pictures_trained(grid, replace(TINY, probe="1ep"), 2, []) == 2 * 2 * 66 + 3 * 66
 
 
 def test_a_warm_up_is_kept(tmp_path):

@@ -38,8 +38,11 @@ def pictures_trained(
     lengths = 0.0
     for arm in trained:
         spec = _base(claim, scale, arm, settings)
-        runs = missing * claim.members + (len(arm.grid) if missing else 0)
-        lengths += runs * _length(spec, round(whole * share)) + arm.pretrained * missing * _length(spec, whole)
+        of_run = _length(spec, round(whole * share))
+        probes = len(arm.grid) if missing else 0
+        probe = _base(claim, scale, arm, (f"run.length={scale.probe or scale.length}", *settings))
+        lengths += missing * claim.members * of_run + probes * _length(probe, round(whole * share))
+        lengths += arm.pretrained * missing * _length(spec, whole)
     return lengths
 
 

@@ -73,6 +73,7 @@ class Study:
         """Tells rows apart that were measured otherwise; a rate chosen from a grid does not count."""
         how = {"views": arm.views or self.claim.views, "members": self.claim.members, "ensemble": arm.ensemble}
         how |= {"grid": arm.grid, "pretrained": arm.pretrained, "target": self.scale.target}
+        how |= {"probe": self.scale.probe} if self.scale.probe else {}
         return digest_of(self.spec(arm, seed * self.claim.members), self.task.fingerprint, json.dumps(how))
 
 

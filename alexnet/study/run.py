@@ -156,10 +156,11 @@ def _choose(it: Study, arm: Arm, rows: dict, side_by_side: int, run: Callable, m
     for (name, _), row in rows.items():
         if name == arm.name:
             return tuple(row["chosen"])
-    probes = {}
+    length, probes = (f"run.length={it.scale.probe or it.scale.length}",), {}
     for settings in arm.grid:
         folder = it.folder / f"{arm.name}-{settings[0]}-probe"
-        probes[folder] = Job(it.spec(arm, PROBE_SEED, settings), it.pack.path, it.scale.classes, folder), settings
+        spec = it.spec(arm, PROBE_SEED, (*length, *settings))
+        probes[folder] = Job(spec, it.pack.path, it.scale.classes, folder), settings
     scores = []
     for job in run_all([job for job, _ in probes.values()], side_by_side, run):
         seen = measure(it.claim, arm, it.scale, [job.run], it.task)

@@ -77,7 +77,8 @@ class Scale:
     """Data (`None`: must be named), squares of `size_px`, the base spec and the run's length.
 
     `target` is the training error of `epochs_to_target`; `classes` keeps only the first so many of the data's
-    `of_classes`, all of them being there for pre-training.
+    `of_classes`, all of them being there for pre-training; `probe` is the length of the runs that choose from a grid,
+    where it is not that of the others.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Scale:
     target: float = 0.25
     classes: int | None = None
     of_classes: int = 10
+    probe: str | None = None
 
 
 @dataclass(frozen=True)
