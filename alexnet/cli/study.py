@@ -54,18 +54,17 @@ def study(
         found = [_listed(claim, scale, seeds, folder, out) for claim in chosen]
         emit({"scale": scale, "claims": found}, json, _list_table(found, scale))
         return
-    studies, counts = [], []
+    studies, counts, files = [], [], []
     for claim in chosen:
         at = claim.scale(scale)
         pack = open_data(at, data, progress("packing"))
         counts.append(seeds or claim.seeds)
-        file, pictures = out or folder / claim.name / "rows.jsonl", len(pack.splits["train"])
-        rows = studying.read_rows(file)
-        time_s = cost_s(claim, at, counts[-1], rows, folder / "speed.json", pictures, settings)
-        say(f"{claim.name}, {scale}: {claim.statement}\n{counts[-1]} seeds, about {duration(time_s)} to go")
+        files.append(out or folder / claim.name / "rows.jsonl")
         studies.append(Study(claim, at, pack, folder / claim.name / scale, settings))
+        rows = list(studying.rows_of(studies[-1], studying.read_rows(files[-1])).values())
+        time_s = cost_s(claim, at, counts[-1], rows, folder / "speed.json", len(pack.splits["train"]), settings)
+        say(f"{claim.name}, {scale}: {claim.statement}\n{counts[-1]} seeds, about {duration(time_s)} to go")
 
-    files = [out or folder / it.claim.name / "rows.jsonl" for it in studies]
     try:
         rows = studying.study_all(studies, counts, files, side_by_side=jobs)
     except train.Stopped as stopped:

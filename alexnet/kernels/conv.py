@@ -7,8 +7,6 @@ what is left has stride 1. Kernels of 3 and 5 pixels with stride 1 go by Winogra
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -54,8 +52,6 @@ def chosen(
     kernel_px = weight.shape[2]
     if weight.shape[3] != kernel_px or -(-kernel_px // stride) not in (3, 5) or (stride > 1 and groups > 1):
         return "torch", f"there are no tiles for kernels of {kernel_px} pixels and stride {stride} in {groups} groups"
-    if find_spec("numba") is None:
-        return "torch", "numba is not installed"
     from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS, ENOUGH_TILES
 
     tiles = [((side + 2 * padding - kernel_px) // stride + 1) // 4 for side in x.shape[2:]]
