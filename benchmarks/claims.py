@@ -40,9 +40,9 @@ def table(head: tuple[str, ...], body: list[tuple[str, ...]]) -> list[str]:
 
 
 def short(made: list[Chapter]) -> str:
-    """One line a claim and scale: its first finding, where somebody claims one."""
-    body = []
-    for one in (one for one in made if report.findings(one)[0]["claimed"]):
+    """One line a claim, of its largest scale: its first finding, where somebody claims one."""
+    body, largest = [], {one.claim.name: one for one in made}
+    for one in (one for one in largest.values() if report.findings(one)[0]["claimed"]):
         compared, measured, paper, log, _, _, ours, interval, seeds, verdict = report.cells(report.findings(one)[0])
         body.append(
             (

@@ -52,8 +52,8 @@ def test_a_step_meets_each_loop_as_the_helper_compiles_it():
 
 WINOGRAD, NORM, NORM_2 = (
     ["to_points", "from_points"],
-    ["channels_forward", "channels_backward"],
-    [*("channels_forward", "map_forward", "map_backward", "channels_backward")],
+    ["fives_forward", "fives_backward"],
+    [*("fives_forward", "map_forward", "map_backward", "fives_backward")],
 )
 
 
@@ -104,8 +104,8 @@ def test_what_the_helper_has_made_is_in_the_cache(tmp_path):
 @pytest.mark.parametrize(
     ("usable", "cached", "started"),
     [
-        (2, False, [["update", "channels_backward", "channels_forward", "cut"]]),
-        (8, False, [["channels_backward", "cut"], ["update", "channels_forward"]]),
+        (2, False, [["update", "fives_backward", "fives_forward", "cut"]]),
+        (8, False, [["fives_backward", "cut"], ["update", "fives_forward"]]),
         (1, False, []),
         (8, True, []),
     ],

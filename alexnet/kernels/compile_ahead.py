@@ -18,7 +18,7 @@ from llvmlite.binding import get_host_cpu_features
 
 from alexnet import cores
 from alexnet.data import augment
-from alexnet.kernels import lrn_numba, update_numba, winograd_numba
+from alexnet.kernels import lrn_map_numba, lrn_numba, update_numba, winograd_numba
 from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS
 from alexnet.spec import DataSpec, NetSpec
 
@@ -26,10 +26,10 @@ LOOPS = {  # as a training meets them
     "cut": augment.cut_loop,
     "to_points": winograd_numba.to_points,
     "from_points": winograd_numba.from_points,
-    "channels_forward": lrn_numba.channels_forward,
-    "map_forward": lrn_numba.map_forward,
-    "map_backward": lrn_numba.map_backward,
-    "channels_backward": lrn_numba.channels_backward,
+    "fives_forward": lrn_numba.fives_forward,
+    "map_forward": lrn_map_numba.map_forward,
+    "map_backward": lrn_map_numba.map_backward,
+    "fives_backward": lrn_numba.fives_backward,
     "update": update_numba.update,
 }
 MOST_HELPERS = 3
@@ -57,8 +57,8 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
         wanted |= {"to_points", "from_points"}
     if "rnorm" in words:
         wanted |= {"map_forward", "map_backward"}
-    if "lrn" in words:
-        wanted |= {"channels_forward", "channels_backward"}
+    if "lrn" in words and (net.lrn.size, net.lrn.beta) == (5, 0.75):
+        wanted |= {"fives_forward", "fives_backward"}
     return [name for name in LOOPS if name in wanted]
 
 
@@ -90,10 +90,10 @@ def compile_loop(name: str, number_type: str) -> None:
     arguments = {
         "to_points": (wide, wide, 0, 0, tiling, matrix),
         "from_points": (wide, wide, 0, 0, tiling, matrix, wide),
-        "channels_forward": (x, x, 0, 0, 1, 0, 1, one, one, one),
+        "fives_forward": (x, x, 0, 0, 1, one, one),
         "map_forward": (x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
         "map_backward": (x, x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
-        "channels_backward": (x, x, x, 0, 0, 1, 0, 1, one, one, one),
+        "fives_backward": (x, x, x, 0, 0, 1, one, one),
         "update": (wide, wide, x, copy, 0, 0, one, one, one),
     }
     LOOPS[name](*arguments[name])

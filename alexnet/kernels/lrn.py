@@ -27,6 +27,7 @@ from alexnet.kernels.threads import over_rows
 
 BACKENDS = ("reference", "numba", "triton")
 COMPILED_TYPES = (torch.float32, torch.bfloat16)
+PAPERS = (2, 5, 0.75)  # places before the centre, window, beta: those over channels have loops of their own
 ROWS_PER_PIECE = 256  # about 0.1 ms of work: below it a thread costs more than it brings
 _forced: ContextVar[str | None] = ContextVar("lrn_backend", default=None)
 
@@ -94,8 +95,13 @@ def local_response_norm(
     before, length = _window(size, channels)
     if backend == "triton":
         return _on_gpu(x_nchw, (1, 1, 0, 1), (channels, 1, before, length), (k, alpha / size, beta))
-    numbers = (channels, before, length, *map(np.float32, (k, alpha / size, beta)))
-    return _compiled(x_nchw, "channels", x_nchw.numel() // max(channels, 1), ROWS_PER_PIECE, numbers)
+    scale, rows = tuple(map(np.float32, (k, alpha / size, beta))), x_nchw.numel() // max(channels, 1)
+    from alexnet.kernels import lrn_numba as loops  # imports numba (0.4 s): only when first needed
+
+    both, numbers = (loops.channels_forward, loops.channels_backward), (channels, before, length, *scale)
+    if (before, length, beta) == PAPERS:
+        both, numbers = (loops.fives_forward, loops.fives_backward), (channels, *scale[:2])
+    return _compiled(x_nchw, both, rows, ROWS_PER_PIECE, numbers)
 
 
 def spatial_response_norm(x_nchw: Tensor, size: int, alpha: float, beta: float, k: float = 1.0) -> Tensor:
@@ -112,9 +118,11 @@ def spatial_response_norm(x_nchw: Tensor, size: int, alpha: float, beta: float, 
     if backend == "triton":
         rows, columns = (h, w * c, *_window(size, h)), (w, c, *_window(size, w))
         return _on_gpu(x_nchw, rows, columns, (k, alpha / size**2, beta))
+    from alexnet.kernels import lrn_map_numba as loops
+
     before, length = _window(size, max(h, w))
     numbers = (h, w, c, before, length, *map(np.float32, (k, alpha / size**2, beta)))
-    return _compiled(x_nchw, "map", n * _channel_blocks(c) if h * w else 0, 1, numbers)
+    return _compiled(x_nchw, (loops.map_forward, loops.map_backward), n if x_nchw.numel() else 0, 1, numbers)
 
 
 def channels_reference(x_nchw: Tensor, size: int, alpha: float, beta: float, k: float, groups: int = 1) -> Tensor:
@@ -157,22 +165,15 @@ def _window(size: int, extent: int) -> tuple[int, int]:
     return before, before + 1 + min(size - 1 - size // 2, reach)
 
 
-def _channel_blocks(channels: int) -> int:
-    from alexnet.kernels.lrn_numba import CHANNEL_BLOCK
-
-    return -(-channels // CHANNEL_BLOCK)
-
-
-def _compiled(x_nchw: Tensor, norm: str, units: int, at_least: int, numbers: tuple) -> Tensor:
-    """Run the loops `norm`_forward / `norm`_backward of lrn_numba over `units` pieces of work, channels last."""
-    from alexnet.kernels import lrn_numba  # imports numba (0.4 s): only when first needed
+def _compiled(x_nchw: Tensor, loops: tuple, units: int, at_least: int, numbers: tuple) -> Tensor:
+    """Run compiled loops, (forward, backward), over `units` pieces of work, channels last."""
     from alexnet.kernels.compiled import flat
 
-    def launch(direction: str, *tensors: Tensor) -> None:
-        loop, arrays = getattr(lrn_numba, f"{norm}_{direction}"), [flat(t) for t in tensors]
+    def launch(loop: Callable[..., None], *tensors: Tensor) -> None:
+        arrays = [flat(t) for t in tensors]
         over_rows(lambda first, last: loop(*arrays, first, last, *numbers), units, at_least)
 
-    return _Compiled.apply(x_nchw.movedim(1, -1).contiguous(), launch).movedim(-1, 1)
+    return _Compiled.apply(x_nchw.movedim(1, -1).contiguous(), loops, launch).movedim(-1, 1)
 
 
 def _on_gpu(x_nchw: Tensor, outer: tuple, inner: tuple, numbers: tuple[float, float, float]) -> Tensor:
@@ -187,17 +188,17 @@ class _Compiled(torch.autograd.Function):
     """Channels last in and out; keeps x alone for the backward pass, and nothing where no gradient is wanted."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, launch: Callable[..., None]) -> Tensor:
+    def forward(ctx, x: Tensor, loops: tuple, launch: Callable[..., None]) -> Tensor:
         y = torch.empty_like(x)
-        launch("forward", x, y)
+        launch(loops[0], x, y)
         ctx.save_for_backward(x)
-        ctx.launch = launch
+        ctx.backward_loop, ctx.launch = loops[1], launch
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, g: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx, g: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
         dx = torch.empty_like(x)
-        ctx.launch("backward", x, g.contiguous(), dx)
-        return dx, None
+        ctx.launch(ctx.backward_loop, x, g.contiguous(), dx)
+        return dx, None, None

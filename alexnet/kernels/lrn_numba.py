@@ -1,13 +1,13 @@
-"""The response norms as compiled CPU loops, one pass over memory forward and one backward, float32 and bfloat16.
+"""The response norm over channels as compiled CPU loops, one pass over memory forward and one backward.
 
     y = x * (k + a * window_sum(x^2)) ^ -beta          a = alpha / size (channels) or alpha / size^2 (same map)
 
-Arrays are flat, channels last. Channels: a row per pixel (and tower) with its C channels; the window slides inside the
-row. Same map: the window slides over height and breadth, a block of channels at a time. Both square a tile into a
-zero-padded buffer that stays in cache, sum windows there by doubling (pairs, fours ...: no subtraction, so no
-cancellation), and multiply. The backward pass computes the scale again: that is cheaper than storing and reading it.
-bfloat16 comes as its bits (uint16), is computed in float32 and rounded to nearest even. Where the scale is 0, or
-denormal (k = 0, a silent window), y and its gradient are 0. NaN goes through, inf stays non-finite.
+Arrays are flat, channels last: a row per pixel (and tower) with its C channels; the window slides inside the row. Some
+rows at a time are squared into a zero-padded buffer that stays in cache; windows are summed there by doubling (pairs,
+fours ...: no subtraction, so no cancellation), or, five wide, where they are used. The backward pass computes the scale
+again: that is cheaper than storing and reading it. bfloat16 comes as its bits (uint16), is computed in float32 and
+rounded to nearest even. Where the scale is 0, or denormal (k = 0, a silent window), y and its gradient are 0. NaN goes
+through, inf stays non-finite. The norm within a map (`lrn_map_numba`) has its sums and powers from here.
 """
 
 import numpy as np
@@ -15,7 +15,6 @@ import numpy as np
 from alexnet.kernels.compiled import njit, put, widen
 
 TILE_FLOATS = 1024
-CHANNEL_BLOCK = 32
 ZERO, ONE, QUARTER, FIVE_32NDS = (np.float32(v) for v in (0, 1, 1 / 4, 5 / 32))
 START, NEXT = np.int64(0), np.int64(1)  # typed: for a literal, numba would compile the function again
 GUESS = np.uint32(0x4F58A000)
@@ -96,25 +95,6 @@ def _powers(sums, factors, k, a, beta):
             factors[i] = ZERO if s < FLOAT_TINY else s ** (-beta)
 
 
-@njit
-def _fives(squares, factors, k, a):
-    """The paper's windows and power in one loop: factors = (k + a * sum of five squares)^-0.75, 0 where that is 0."""
-    one, two, three, four = squares[1:], squares[2:], squares[3:], squares[4:]
-    for i in range(len(four)):
-        q = _quarter_power(k + a * (((squares[i] + one[i]) + (two[i] + three[i])) + four[i]))
-        factors[i] = q * q * q
-
-
-@njit
-def _fives_and_inverses(squares, factors, inverses, k, a):
-    """The same, and inverses = (k + a * sum)^-1."""
-    one, two, three, four = squares[1:], squares[2:], squares[3:], squares[4:]
-    for i in range(len(four)):
-        q = _quarter_power(k + a * (((squares[i] + one[i]) + (two[i] + three[i])) + four[i]))
-        factors[i] = q * q * q
-        inverses[i] = (q * q) * (q * q)
-
-
 # The four loops below walk a tile: row r is `width` numbers at x[origin + r * step], in a buffer at [at + r * pitch].
 # Indices are unsigned: a signed one might be negative, and the test for it keeps LLVM from vectorising.
 
@@ -161,17 +141,12 @@ def channels_forward(x, y, first, last, channels, before, length, k, a, beta):
     tile = max(1, TILE_FLOATS // pitch)
     n = tile * pitch
     squares, spare, sums, factors = _floats(n), _floats(n), _floats(n), _floats(n)
-    usual = length == 5 and beta == np.float32(0.75)
     for start in range(first, last, tile):
         rows, origin = min(tile, last - start), start * channels
-        if not usual:  # the padding around the squares stays zero, unless summing has used it
-            squares[:] = 0
+        squares[:] = 0
         _square(x, origin, channels, rows, channels, squares, before, pitch)
-        if usual:
-            _fives(squares, factors, k, a)
-        else:
-            _window_sums(squares, spare, sums, length, NEXT)
-            _powers(sums, factors, k, a, beta)
+        _window_sums(squares, spare, sums, length, NEXT)
+        _powers(sums, factors, k, a, beta)
         _scale(x, y, origin, channels, rows, channels, factors, START, pitch)
 
 
@@ -184,75 +159,78 @@ def channels_backward(x, g, dx, first, last, channels, before, length, k, a, bet
     n = tile * pitch
     squares, spare, sums, factors, weighed = _floats(n), _floats(n), _floats(n), _floats(n), _floats(n)
     share = np.float32(2) * a * beta
-    usual = length == 5 and beta == np.float32(0.75)
     for start in range(first, last, tile):
         rows, origin = min(tile, last - start), start * channels
-        if not usual:
-            squares[:] = 0
-            weighed[:] = 0
+        squares[:] = 0
+        weighed[:] = 0
         _square(x, origin, channels, rows, channels, squares, before, pitch)
-        if usual:
-            _fives_and_inverses(squares, factors, sums, k, a)
-        else:
-            _window_sums(squares, spare, sums, length, NEXT)
-            _powers(sums, factors, k, a, beta)
+        _window_sums(squares, spare, sums, length, NEXT)
+        _powers(sums, factors, k, a, beta)
         _weigh(x, g, origin, channels, rows, channels, factors, sums, START, pitch, weighed, after)
         _window_sums(weighed, spare, sums, length, NEXT)
         _gradient(x, g, dx, origin, channels, rows, channels, factors, sums, START, pitch, share)
 
 
-@njit
-def _square_sums(squares, spare, sums, length, width, line):
-    """Sums over length x length windows, along image rows and then across them (`line` apart); answer in `squares`."""
-    _window_sums(squares, spare, sums, length, width)
-    _window_sums(sums, spare, squares, length, line)
+# The paper's window of five and power of 0.75: sums and powers in the loops that read or write the pictures.
 
 
 @njit
-def map_forward(x, y, first, last, height, breadth, channels, before, length, k, a, beta):
-    """y for units [first, last), a unit being one picture's block of CHANNEL_BLOCK channels."""
-    blocks = -(-channels // CHANNEL_BLOCK)
-    n = (height + length - 1) * (breadth + length - 1) * CHANNEL_BLOCK
-    squares, spare, sums, factors = _floats(n), _floats(n), _floats(n), _floats(n)
-    for unit in range(first, last):
-        channel = unit % blocks * CHANNEL_BLOCK
-        width = min(CHANNEL_BLOCK, channels - channel)
-        line = (breadth + length - 1) * width
-        squares[:] = 0
-        for h in range(height):
-            origin = (unit // blocks * height + h) * breadth * channels + channel
-            _square(x, origin, channels, breadth, width, squares, (h + before) * line + before * width, width)
-        _square_sums(squares, spare, sums, length, width, line)
-        _powers(squares, factors, k, a, beta)
-        for h in range(height):
-            origin = (unit // blocks * height + h) * breadth * channels + channel
-            _scale(x, y, origin, channels, breadth, width, factors, h * line, width)
+def _five(values, at):
+    """The sum of five neighbours."""
+    two, three, four = at + np.uintp(2), at + np.uintp(3), at + np.uintp(4)
+    return ((values[at] + values[at + np.uintp(1)]) + (values[two] + values[three])) + values[four]
 
 
 @njit
-def map_backward(x, g, dx, first, last, height, breadth, channels, before, length, k, a, beta):
-    """The gradient of `map_forward`, over the same units."""
-    blocks = -(-channels // CHANNEL_BLOCK)
-    n = (height + length - 1) * (breadth + length - 1) * CHANNEL_BLOCK
-    squares, spare, sums, factors, weighed = _floats(n), _floats(n), _floats(n), _floats(n), _floats(n)
-    after = length - 1 - before
-    share = np.float32(2) * a * beta
-    for unit in range(first, last):
-        channel = unit % blocks * CHANNEL_BLOCK
-        width = min(CHANNEL_BLOCK, channels - channel)
-        line = (breadth + length - 1) * width
-        squares[:] = 0
-        weighed[:] = 0
-        for h in range(height):
-            origin = (unit // blocks * height + h) * breadth * channels + channel
-            _square(x, origin, channels, breadth, width, squares, (h + before) * line + before * width, width)
-        _square_sums(squares, spare, sums, length, width, line)
-        _powers(squares, factors, k, a, beta)
-        for h in range(height):
-            origin = (unit // blocks * height + h) * breadth * channels + channel
-            out_at = (h + after) * line + after * width
-            _weigh(x, g, origin, channels, breadth, width, factors, squares, h * line, width, weighed, out_at)
-        _square_sums(weighed, spare, sums, length, width, line)
-        for h in range(height):
-            origin = (unit // blocks * height + h) * breadth * channels + channel
-            _gradient(x, g, dx, origin, channels, breadth, width, factors, weighed, h * line, width, share)
+def _scale_fives(x, y, origin, rows, width, squares, pitch, k, a):
+    for r in range(rows):
+        row, tile = np.uintp(origin + r * width), np.uintp(r * pitch)
+        for c in range(np.uintp(width)):
+            q = _quarter_power(k + a * _five(squares, tile + c))
+            put(y, row + c, widen(x[row + c]) * (q * q * q))
+
+
+@njit
+def _weigh_fives(x, g, origin, rows, width, squares, pitch, k, a, direct, weighed):
+    """direct = g s^-0.75 and, two places on, weighed = g x s^-1.75."""
+    for r in range(rows):
+        row, tile, padded = np.uintp(origin + r * width), np.uintp(r * pitch), np.uintp(r * pitch + 2)
+        for c in range(np.uintp(width)):
+            q = _quarter_power(k + a * _five(squares, tile + c))
+            scaled = widen(g[row + c]) * (q * q * q)
+            direct[tile + c] = scaled
+            weighed[padded + c] = scaled * widen(x[row + c]) * ((q * q) * (q * q))
+
+
+@njit
+def _gradient_fives(x, dx, origin, rows, width, direct, weighed, pitch, share):
+    for r in range(rows):
+        row, tile = np.uintp(origin + r * width), np.uintp(r * pitch)
+        for c in range(np.uintp(width)):
+            put(dx, row + c, direct[tile + c] - share * widen(x[row + c]) * _five(weighed, tile + c))
+
+
+@njit
+def fives_forward(x, y, first, last, channels, k, a):
+    """`channels_forward` with before = 2, length = 5, beta = 0.75."""
+    pitch = channels + 4
+    tile = max(1, TILE_FLOATS // pitch)
+    squares = _floats(tile * pitch)  # the padding stays zero
+    for start in range(first, last, tile):
+        rows, origin = min(tile, last - start), start * channels
+        _square(x, origin, channels, rows, channels, squares, 2, pitch)
+        _scale_fives(x, y, origin, rows, channels, squares, pitch, k, a)
+
+
+@njit
+def fives_backward(x, g, dx, first, last, channels, k, a):
+    """`channels_backward` with before = 2, length = 5, beta = 0.75."""
+    pitch = channels + 4
+    tile = max(1, TILE_FLOATS // pitch)
+    squares, direct, weighed = _floats(tile * pitch), _floats(tile * pitch), _floats(tile * pitch)
+    share = np.float32(1.5) * a
+    for start in range(first, last, tile):
+        rows, origin = min(tile, last - start), start * channels
+        _square(x, origin, channels, rows, channels, squares, 2, pitch)
+        _weigh_fives(x, g, origin, rows, channels, squares, pitch, k, a, direct, weighed)
+        _gradient_fives(x, dx, origin, rows, channels, direct, weighed, pitch, share)
