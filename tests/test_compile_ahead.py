@@ -46,23 +46,20 @@ def run(*arguments: str, **environment: str) -> str:
 
 def test_a_step_meets_each_loop_as_the_helper_compiles_it():
     both = dict.fromkeys(compile_ahead.LOOPS, 2)  # float32 and bfloat16
-    both |= {"cut": 1, "to_points": 1, "from_points": 1}  # float32 alone
+    both |= {"cut": 1, "to_points": 1, "from_points": 1, "fives_forward": 1, "fives_backward": 1}  # float32 alone
+    both |= {"channels_forward": 1, "channels_backward": 1}  # bfloat16 alone
     assert run("-c", STEP).split("\n")[:-1] == [f"{name} {types} True" for name, types in both.items()]
 
 
-WINOGRAD, NORM, NORM_2 = (
-    ["to_points", "from_points"],
-    ["fives_forward", "fives_backward"],
-    [*("fives_forward", "map_forward", "map_backward", "fives_backward")],
-)
+WINOGRAD, MAP = ["to_points", "from_points"], ["map_forward", "map_backward"]
 
 
 @pytest.mark.parametrize(
     ("preset", "number_type", "names"),
     [
-        ("as_run", "float32", [*WINOGRAD, *NORM_2]),
-        ("as_run", "bfloat16", NORM_2),
-        ("as_published", "bfloat16", NORM),
+        ("as_run", "float32", [*WINOGRAD, "fives_forward", *MAP, "fives_backward"]),
+        ("as_run", "bfloat16", ["channels_forward", *MAP, "channels_backward"]),
+        ("as_published", "bfloat16", ["channels_forward", "channels_backward"]),
         ("modern", "float32", WINOGRAD),
         ("modern", "bfloat16", []),
         ("cifar_quick", "float32", []),
@@ -104,8 +101,8 @@ def test_what_the_helper_has_made_is_in_the_cache(tmp_path):
 @pytest.mark.parametrize(
     ("usable", "cached", "started"),
     [
-        (2, False, [["update", "fives_backward", "fives_forward", "cut"]]),
-        (8, False, [["fives_backward", "cut"], ["update", "fives_forward"]]),
+        (2, False, [["update", "channels_backward", "channels_forward", "cut"]]),
+        (8, False, [["channels_backward", "cut"], ["update", "channels_forward"]]),
         (1, False, []),
         (8, True, []),
     ],

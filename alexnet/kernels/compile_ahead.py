@@ -26,9 +26,11 @@ LOOPS = {  # as a training meets them
     "cut": augment.cut_loop,
     "to_points": winograd_numba.to_points,
     "from_points": winograd_numba.from_points,
-    "fives_forward": lrn_numba.fives_forward,
+    "fives_forward": lrn_numba.fives_forward,  # in float32
+    "channels_forward": lrn_numba.channels_forward,  # in bfloat16
     "map_forward": lrn_map_numba.map_forward,
     "map_backward": lrn_map_numba.map_backward,
+    "channels_backward": lrn_numba.channels_backward,
     "fives_backward": lrn_numba.fives_backward,
     "update": update_numba.update,
 }
@@ -57,8 +59,9 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
         wanted |= {"to_points", "from_points"}
     if "rnorm" in words:
         wanted |= {"map_forward", "map_backward"}
-    if "lrn" in words and (net.lrn.size, net.lrn.beta) == (5, 0.75):
-        wanted |= {"fives_forward", "fives_backward"}
+    if "lrn" in words:
+        over = "fives" if number_type == "float32" and (net.lrn.size, net.lrn.beta) == (5, 0.75) else "channels"
+        wanted |= {f"{over}_forward", f"{over}_backward"}
     return [name for name in LOOPS if name in wanted]
 
 
@@ -90,10 +93,12 @@ def compile_loop(name: str, number_type: str) -> None:
     arguments = {
         "to_points": (wide, wide, 0, 0, tiling, matrix),
         "from_points": (wide, wide, 0, 0, tiling, matrix, wide),
-        "fives_forward": (x, x, 0, 0, 1, one, one),
+        "fives_forward": (wide, wide, 0, 0, 1, one, one),
+        "channels_forward": (x, x, 0, 0, 1, 0, 1, one, one, one),
         "map_forward": (x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
         "map_backward": (x, x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
-        "fives_backward": (x, x, x, 0, 0, 1, one, one),
+        "channels_backward": (x, x, x, 0, 0, 1, 0, 1, one, one, one),
+        "fives_backward": (wide, wide, wide, 0, 0, 1, one, one),
         "update": (wide, wide, x, copy, 0, 0, one, one, one),
     }
     LOOPS[name](*arguments[name])

@@ -95,6 +95,25 @@ def _powers(sums, factors, k, a, beta):
             factors[i] = ZERO if s < FLOAT_TINY else s ** (-beta)
 
 
+@njit
+def _fives(squares, factors, k, a):
+    """The paper's windows and power in one loop: factors = (k + a * sum of five squares)^-0.75, 0 where that is 0."""
+    one, two, three, four = squares[1:], squares[2:], squares[3:], squares[4:]
+    for i in range(len(four)):
+        q = _quarter_power(k + a * (((squares[i] + one[i]) + (two[i] + three[i])) + four[i]))
+        factors[i] = q * q * q
+
+
+@njit
+def _fives_and_inverses(squares, factors, inverses, k, a):
+    """The same, and inverses = (k + a * sum)^-1."""
+    one, two, three, four = squares[1:], squares[2:], squares[3:], squares[4:]
+    for i in range(len(four)):
+        q = _quarter_power(k + a * (((squares[i] + one[i]) + (two[i] + three[i])) + four[i]))
+        factors[i] = q * q * q
+        inverses[i] = (q * q) * (q * q)
+
+
 # The four loops below walk a tile: row r is `width` numbers at x[origin + r * step], in a buffer at [at + r * pitch].
 # Indices are unsigned: a signed one might be negative, and the test for it keeps LLVM from vectorising.
 
@@ -141,12 +160,17 @@ def channels_forward(x, y, first, last, channels, before, length, k, a, beta):
     tile = max(1, TILE_FLOATS // pitch)
     n = tile * pitch
     squares, spare, sums, factors = _floats(n), _floats(n), _floats(n), _floats(n)
+    usual = length == 5 and beta == np.float32(0.75)
     for start in range(first, last, tile):
         rows, origin = min(tile, last - start), start * channels
-        squares[:] = 0
+        if not usual:  # the padding around the squares stays zero, unless summing has used it
+            squares[:] = 0
         _square(x, origin, channels, rows, channels, squares, before, pitch)
-        _window_sums(squares, spare, sums, length, NEXT)
-        _powers(sums, factors, k, a, beta)
+        if usual:
+            _fives(squares, factors, k, a)
+        else:
+            _window_sums(squares, spare, sums, length, NEXT)
+            _powers(sums, factors, k, a, beta)
         _scale(x, y, origin, channels, rows, channels, factors, START, pitch)
 
 
@@ -159,19 +183,25 @@ def channels_backward(x, g, dx, first, last, channels, before, length, k, a, bet
     n = tile * pitch
     squares, spare, sums, factors, weighed = _floats(n), _floats(n), _floats(n), _floats(n), _floats(n)
     share = np.float32(2) * a * beta
+    usual = length == 5 and beta == np.float32(0.75)
     for start in range(first, last, tile):
         rows, origin = min(tile, last - start), start * channels
-        squares[:] = 0
-        weighed[:] = 0
+        if not usual:
+            squares[:] = 0
+            weighed[:] = 0
         _square(x, origin, channels, rows, channels, squares, before, pitch)
-        _window_sums(squares, spare, sums, length, NEXT)
-        _powers(sums, factors, k, a, beta)
+        if usual:
+            _fives_and_inverses(squares, factors, sums, k, a)
+        else:
+            _window_sums(squares, spare, sums, length, NEXT)
+            _powers(sums, factors, k, a, beta)
         _weigh(x, g, origin, channels, rows, channels, factors, sums, START, pitch, weighed, after)
         _window_sums(weighed, spare, sums, length, NEXT)
         _gradient(x, g, dx, origin, channels, rows, channels, factors, sums, START, pitch, share)
 
 
-# The paper's window of five and power of 0.75: sums and powers in the loops that read or write the pictures.
+# The paper's window of five and power of 0.75 in float32: sums and powers in the loops that read and write the maps.
+# With bfloat16's conversions on top, these would be too long for a processor to have enough of their rounds in work.
 
 
 @njit
@@ -187,7 +217,7 @@ def _scale_fives(x, y, origin, rows, width, squares, pitch, k, a):
         row, tile = np.uintp(origin + r * width), np.uintp(r * pitch)
         for c in range(np.uintp(width)):
             q = _quarter_power(k + a * _five(squares, tile + c))
-            put(y, row + c, widen(x[row + c]) * (q * q * q))
+            y[row + c] = x[row + c] * (q * q * q)
 
 
 @njit
@@ -197,9 +227,9 @@ def _weigh_fives(x, g, origin, rows, width, squares, pitch, k, a, direct, weighe
         row, tile, padded = np.uintp(origin + r * width), np.uintp(r * pitch), np.uintp(r * pitch + 2)
         for c in range(np.uintp(width)):
             q = _quarter_power(k + a * _five(squares, tile + c))
-            scaled = widen(g[row + c]) * (q * q * q)
+            scaled = g[row + c] * (q * q * q)
             direct[tile + c] = scaled
-            weighed[padded + c] = scaled * widen(x[row + c]) * ((q * q) * (q * q))
+            weighed[padded + c] = scaled * x[row + c] * ((q * q) * (q * q))
 
 
 @njit
@@ -207,7 +237,7 @@ def _gradient_fives(x, dx, origin, rows, width, direct, weighed, pitch, share):
     for r in range(rows):
         row, tile = np.uintp(origin + r * width), np.uintp(r * pitch)
         for c in range(np.uintp(width)):
-            put(dx, row + c, direct[tile + c] - share * widen(x[row + c]) * _five(weighed, tile + c))
+            dx[row + c] = direct[tile + c] - share * x[row + c] * _five(weighed, tile + c)
 
 
 @njit
