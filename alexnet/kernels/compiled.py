@@ -59,9 +59,7 @@ def put_compiled(array, i, value):
     else:
 
         def store(array, i, value):
-            bits = np.float32(value).view(
-                np.uint32
-            )  # numba's sums have 64 bits: cut, vectors hold more
+            bits = np.float32(value).view(np.uint32)  # numba's sums have 64 bits: cut, vectors hold more
             high = np.uint32(bits >> np.uint32(16))
             even = np.uint32(np.uint32(bits + np.uint32(0x7FFF)) + np.uint32(high & np.uint32(1)))
             array[i] = np.uint16(np.uint32(even >> np.uint32(16)) if value == value else high | np.uint32(0x40))
