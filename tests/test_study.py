@@ -214,6 +214,19 @@ def test_each_arm_is_run_with_the_best_of_its_grid(tmp_path, fake_pack):
     assert fake.made == ["a-seed1", "b-seed1"]  # what was chosen stays
 
 
+def test_a_grid_is_judged_by_the_error_also_where_another_metric_comes_first(tmp_path, fake_pack):
+    arms = (Arm("a", grid=(("sgd.rate=0.5",), ("sgd.rate=0.25",))), Arm("b"))
+    findings = (Finding("a", "b", "gap"), Finding("a", "b"))
+    it, how = studied(tmp_path, fake_pack, replace(CLAIM, arms=arms, findings=findings))
+
+    def measure(claim, arm, scale, runs, pack):
+        learnt = "0.25" in runs[0].name  # what has not learnt has no gap
+        return {"values": {"gap": 0.1, "top1_error": 0.2} if learnt else {"gap": 0, "top1_error": 0.9}, "censored": []}
+
+    rows = study.study(it, 1, run=Fake(), **{**how, "measure": measure})
+    assert rows["a", 0]["chosen"] == ["sgd.rate=0.25"]
+
+
 def test_probes_may_be_shorter_than_the_runs_that_are_compared(tmp_path, fake_pack):
     claim = replace(CLAIM, arms=(Arm("a", grid=(("sgd.rate=0.5",),)), Arm("b")))
     it, how = studied(tmp_path, fake_pack, claim)

@@ -152,7 +152,9 @@ def _equal_ones_once(missing: list[Missing]) -> list[Job]:
 
 
 def _choose(it: Study, arm: Arm, rows: dict, side_by_side: int, run: Callable, measure: Callable) -> tuple[str, ...]:
-    """The settings of the arm's grid with the best first metric: those of its earlier rows, or found by probes."""
+    """The settings of the arm's grid with the lowest top-1 error, or first metric where that is not asked for: those of
+    its earlier rows, or found by probes.
+    """
     for (name, _), row in rows.items():
         if name == arm.name:
             return tuple(row["chosen"])
@@ -164,7 +166,7 @@ def _choose(it: Study, arm: Arm, rows: dict, side_by_side: int, run: Callable, m
     scores = []
     for job in run_all([job for job, _ in probes.values()], side_by_side, run):
         seen = measure(it.claim, arm, it.scale, [job.run], it.task)
-        value = next(iter(seen["values"].values()))
+        value = seen["values"].get("top1_error", next(iter(seen["values"].values())))
         more = " or more" if seen["censored"] else ""
         say(f"{it.claim.name}: {arm.name} with {probes[job.run][1][0]}: {value:.4g}{more}")
         scores.append((value, study_measure.last_loss(job.run), probes[job.run][1]))
