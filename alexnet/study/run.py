@@ -166,8 +166,8 @@ def _choose(it: Study, arm: Arm, rows: dict, side_by_side: int, run: Callable, m
     scores = []
     for job in run_all([job for job, _ in probes.values()], side_by_side, run):
         seen = measure(it.claim, arm, it.scale, [job.run], it.task)
-        value = seen["values"].get("top1_error", next(iter(seen["values"].values())))
-        more = " or more" if seen["censored"] else ""
+        metric = "top1_error" if "top1_error" in seen["values"] else next(iter(seen["values"]))
+        value, more = seen["values"][metric], " or more" if metric in seen["censored"] else ""
         say(f"{it.claim.name}: {arm.name} with {probes[job.run][1][0]}: {value:.4g}{more}")
         scores.append((value, study_measure.last_loss(job.run), probes[job.run][1]))
     return min(scores)[2]  # of equals, such as those that never arrived, the one with the lowest loss
