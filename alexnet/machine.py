@@ -52,7 +52,9 @@ def precision(name: str, on: torch.device) -> tuple[str, str]:
         )
     if torch.cpu._is_amx_tile_supported():
         return "bf16", "auto: this CPU has AMX"
-    return "fp32", "auto: this CPU has no AMX, where bf16 would be slower"
+    if torch.cpu._is_avx512_bf16_supported():
+        return "bf16", "auto: this CPU has AVX-512 BF16"
+    return "fp32", "auto: this CPU has neither AMX nor AVX-512 BF16, and without them bf16 would be slower"
 
 
 def arithmetic(on: torch.device, precision: str, deterministic: bool) -> str:

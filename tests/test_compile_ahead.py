@@ -74,6 +74,18 @@ def test_the_precision_is_foreseen_as_it_will_be_chosen():
         assert compile_ahead._bf16(asked) == (machine.precision(asked, torch.device("cpu"))[0] == "bf16")
 
 
+@pytest.mark.parametrize(
+    ("amx", "avx512_bf16", "best"), [(False, False, "fp32"), (True, True, "bf16"), (False, True, "bf16")]
+)
+def test_bf16_is_chosen_where_a_cpu_multiplies_it(monkeypatch, amx, avx512_bf16, best):
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(compile_ahead, "get_host_cpu_features", lambda: {"amx-tile": amx, "avx512bf16": avx512_bf16})
+    assert machine.precision("auto", torch.device("cpu"))[0] == best
+    assert compile_ahead._bf16("auto") == (best == "bf16")
+    assert machine.precision("fp32", torch.device("cpu"))[0] == "fp32"
+
+
 def test_helpers_do_not_load_pytorch():
     asked = "import sys; from alexnet.kernels import compile_ahead; print('torch' in sys.modules)"
     assert run("-c", asked) == "False\n"

@@ -70,7 +70,8 @@ def _bf16(precision: str) -> bool:
     if precision != "auto":
         return precision == "bf16"
     try:
-        return get_host_cpu_features().get("amx-tile", False)
+        has = get_host_cpu_features()
+        return has.get("amx-tile", False) or has.get("avx512bf16", False)
     except RuntimeError:  # LLVM does not know this processor; numba then does without its features
         return False
 

@@ -79,8 +79,9 @@ def images_per_s(spec: Spec, cache: Path) -> float:
 
     from alexnet import machine
 
-    versions = machine.versions()
-    key = json.dumps([asdict(spec.net), spec.run.batch, versions["torch"], versions["cpu"], versions["threads"]])
+    versions, precision = machine.versions(), machine.precision(spec.run.precision, machine.device(spec.run.device)[0])
+    on = [versions["torch"], versions["cpu"], versions["threads"], precision[0]]
+    key = json.dumps([asdict(spec.net), spec.run.batch, *on])
     known = json.loads(cache.read_text()) if cache.exists() else {}
     if key not in known:
         known[key] = _warm_up(spec, torch)
