@@ -22,6 +22,7 @@ from pathlib import Path
 
 from alexnet import __version__
 from alexnet.log import duration, read_metrics, say
+from alexnet.spec import RunSpec
 from alexnet.study import measure as study_measure
 from alexnet.study.jobs import STARTED_FROM, Job, Study, digest_of, execute, jobs_of, run_all
 from alexnet.study.words import Arm, Claim, Scale
@@ -198,9 +199,16 @@ def _row(one: Missing, measure: Callable) -> dict:
     row = {"claim": it.claim.name, "scale": it.scale.name, "arm": arm.name, "seed": one.seed, **seen}
     row |= {"views": arm.views or it.claim.views, "chosen": list(one.chosen), "settings": list(it.settings)}
     row |= {"data": it.pack.meta["name"], "pictures": len(it.task.splits["train"])}
-    row |= {"length": str(one.jobs[-1].spec.run.length), "runs": [str(job.run) for job in trained]}
+    how = one.jobs[-1].spec.run
+    row |= {"length": str(how.length), "precision": _precision(how), "runs": [str(job.run) for job in trained]}
     row |= {"digest": it.digest(arm, one.seed), "command": shlex.join(["alexnet", *sys.argv[1:]])}
     return row | {"commit": _commit(), "date": date.today().isoformat(), "versions": _versions()}
+
+
+def _precision(how: RunSpec) -> str:
+    from alexnet import machine
+
+    return machine.precision(how.precision, machine.device(how.device)[0])[0]
 
 
 def _versions() -> dict:
