@@ -3,7 +3,7 @@ up to.
 
 An arm is a change to a base spec, in the strings `--set` takes or as a function on Spec; a scale says on which pictures
 the base is trained, how large and how long. Errors are fractions; a difference is the worse arm minus the better.
-The experiments themselves are in `claims.py`, functions on Spec in `study_changes.py`.
+The experiments themselves are in `claims.py`, functions on Spec in `changes.py`.
 """
 
 from __future__ import annotations
