@@ -1,7 +1,7 @@
 """The paper's experiments as a table: what is claimed, which arms are compared, what is measured, on which data.
 
-The words are those of `study/words.py`; `study/run.py` runs arms x seeds. Numbers: the paper (section given) and the log at
-the end of the 2012 parameter files (docs/paper.md, section 8), as fractions.
+The words are those of `study/words.py`; `study/run.py` runs arms x seeds. Numbers: the paper (section given) and the
+log at the end of the 2012 parameter files (docs/paper.md, section 8), as fractions.
 
 quick       minutes on two cores: a narrow four-layer net with the 2012 net's parts, 24 of 32 px, ten shapes
 cifar       the four-layer nets as they were, on CIFAR-10
