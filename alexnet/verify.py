@@ -19,6 +19,7 @@ from alexnet.data.remote import is_uri, open_remote
 from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.evaluate import Member
 from alexnet.log import say
+from alexnet.net import compute_in
 from alexnet.predict import Predictor, load
 
 ROUNDING = 0.002  # another processor rounds differently and turns a few borderline pictures; more is another net
@@ -121,7 +122,7 @@ def verify(path: str | Path, data: str | None, progress) -> dict:
 
 def verify_model(path: Path, data: str | None, progress) -> dict:
     """Measures a model again as its passport says it was measured. Raises CheckpointError where they differ."""
-    predictor = load(path)
+    predictor = load(path, precision="fp32")
     said = predictor.passport.get("accuracy")
     if not said:
         raise CheckpointError(f"{path} carries no measured accuracy")
@@ -130,8 +131,9 @@ def verify_model(path: Path, data: str | None, progress) -> dict:
     if pack.fingerprint != said["fingerprint"]:
         raise DataError(f"{path} was measured on other data than {pack.path}")
     place = replace(predictor.place, precision=said["precision"])
+    member = replace(predictor.member, net=compute_in(predictor.net, place.dtype))
     split, classes = pack.splits["val"], pack.classes
-    result = evaluate.evaluate([predictor.member], split, said["views"], place, classes, progress("evaluating"))
+    result = evaluate.evaluate([member], split, said["views"], place, classes, progress("evaluating"))
     for key in ("top1_error", "top5_error"):
         if abs(result[key] - said[key]) > 1.5 / result["images"] + ROUNDING:
             raise CheckpointError(

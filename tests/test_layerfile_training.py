@@ -119,7 +119,7 @@ def test_bf16_trains_and_follows_fp32(straight, tiny_pack, tmp_path):
 def test_the_run_carries_its_files_and_needs_no_others(straight):
     record = json.loads((straight / "run.json").read_text())["spec"]["net"]
     assert (record["layers"], record["dialect"]) == ({"name": "layers-tiny.cfg", "text": LAYERS}, "2012")
-    predictor = predict.load(straight)
+    predictor = predict.load(straight, "cpu", "fp32")
     assert predictor.passport["spec"]["net"]["params"]["text"] == PARAMS
     assert predictor.passport["spec"]["sgd"] is None
     assert spec_module.from_dict(json.loads((straight / "run.json").read_text())["spec"]) == spec()
@@ -155,12 +155,12 @@ def test_its_figures_have_neighbours_in_the_layer_before_the_last(straight, tiny
         straight, str(tiny_pack.path), tmp_path, "svg", kinds, 12, "cpu", lambda word: lambda done, total: None
     )
     assert record["left_out"] == {}
-    net = predict.load(straight).net
+    net = predict.load(straight, "cpu", "fp32").net
     assert report_answers.last_hidden(net) == " and ".join(net.last_hidden)
 
 
 def test_what_is_hidden_and_answered_is_what_its_layers_put_out(straight):
-    net = predict.load(straight).net.eval()
+    net = predict.load(straight, "cpu", "fp32").net.eval()
     x = torch.randn(3, *net.input_shape, generator=torch.Generator().manual_seed(0))
     hidden, answer = report_answers.hidden_and_softmax(net, x)
     with torch.no_grad():
@@ -362,7 +362,7 @@ def test_shared_weights_are_kept_once_and_updated_once(tiny_pack, tmp_path):
     assert weights_of(tmp_path / "run") == weights_of(tmp_path / "straight")
     tensors, _ = checkpoint.load_model(tmp_path / "run/model.safetensors")
     assert "layers.conv2b.weights.0" not in tensors
-    net = predict.load(tmp_path / "run").net
+    net = predict.load(tmp_path / "run", "cpu", "fp32").net
     assert torch.equal(net.module("conv2b").weights[0], tensors["layers.conv2a.weights.1"])
 
 

@@ -6,7 +6,7 @@ import torch
 from tiny import spec
 
 import alexnet
-from alexnet import checkpoint, train
+from alexnet import checkpoint, machine, train, verify
 from alexnet.errors import CheckpointError, DataError
 from alexnet.evaluate import errors, predictions
 
@@ -15,7 +15,7 @@ from alexnet.evaluate import errors, predictions
 def predictor(tiny_pack, tmp_path_factory):
     run = tmp_path_factory.mktemp("predict") / "run"
     train.train(spec(), tiny_pack, run)
-    return alexnet.load(run)
+    return alexnet.load(run, "cpu", "fp32")
 
 
 @pytest.mark.parametrize("views", [1, 10])
@@ -31,6 +31,20 @@ def test_the_measured_accuracy_is_that_of_the_passport(predictor, tiny_pack):
     probabilities = torch.cat(list(predictions(predictor.member, split, 1, predictor.place)))
     top1 = errors(probabilities, torch.from_numpy(split.labels.astype(np.int64)), 1).mean()
     assert float(top1) == pytest.approx(predictor.passport["accuracy"]["top1_error"])
+
+
+@pytest.mark.parametrize("elsewhere", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_model_is_verified_in_the_precision_it_was_measured_in(
+    precision, elsewhere, tiny_pack, tmp_path, monkeypatch
+):
+    """Whatever this machine would choose by itself."""
+    train.train(spec(f"run.precision={precision}", "run.length=1ep"), tiny_pack, tmp_path)
+    chosen = machine.precision
+    monkeypatch.setattr(machine, "precision", lambda name, on: chosen(elsewhere if name == "auto" else name, on))
+    record = verify.verify(tmp_path, None, lambda word: lambda done, total: None)
+    said = alexnet.load(tmp_path, "cpu").passport["accuracy"]
+    assert (record["top1_error"], said["precision"]) == (said["top1_error"], precision)
 
 
 def test_path_bytes_and_pixels_give_the_same_answer(predictor, pictures):
