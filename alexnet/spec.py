@@ -254,7 +254,7 @@ class RunSpec:
     until_train_error: float = 0.0  # > 0: the run ends at the first logged step that has at most so many errors
     batch: int = 128
     seed: int = 0  # of weights, order, crops, light and dropout
-    rescue: bool = False  # initial weights are scaled until every layer's outputs vary by 1
+    rescue: bool = False  # too small initial weights are raised by what the first batch gives
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     parallel: Literal["none", "data", "towers", "hybrid"] = "none"  # what the processes of torchrun share

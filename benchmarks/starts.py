@@ -30,7 +30,11 @@ def measured(spec, pack, steps: int) -> dict:
     jobs = loader.training_jobs(spec, state.prep, len(split), state.clock)
     for batch in loader.batches(split, state.prep, jobs, spec.run.batch, spec.run.workers):
         images = batch.images_nchw.to(place.dtype)
-        loss, _ = training.step(state, images, batch.labels)
+        try:
+            loss, _ = training.step(state, images, batch.labels)
+        except training.NonFinite as error:
+            advice = str(error).splitlines()
+            break
         recent.append(loss)
         if startup.due(state.clock.step):
             advice = startup.advice(startup.look(state.net, state.sgd, images, loss, state.clock.step))
@@ -38,7 +42,7 @@ def measured(spec, pack, steps: int) -> dict:
             started = state.clock.step
         if started or state.clock.step >= steps:
             break
-    found = {"started_after_steps": started, "steps": state.clock.step, "loss": sum(recent) / len(recent)}
+    found = {"started_after_steps": started, "steps": state.clock.step, "loss": sum(recent) / max(1, len(recent))}
     found |= {"chance_loss": chance, "advice": [] if started else advice, "precision": state.precision}
     return found | {"peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2)}
 

@@ -25,6 +25,13 @@ def test_starts_of_many_seeds_go_on_where_they_stopped(tiny_pack, tmp_path):
     assert both[0]["loss"] != both[1]["loss"]
 
 
+def test_a_start_whose_loss_becomes_nan_is_a_row_like_others(tiny_pack, tmp_path):
+    given = [tiny_pack.path, *TINY, "--steps", 12, "--seeds", 1, "--set", "sgd.rate=1e30"]
+    (row,) = rows_of("starts.py", *given, out=tmp_path / "rows")
+    assert row["started_after_steps"] is None and row["steps"] < 12
+    assert "the loss is" in row["advice"][0]
+
+
 def test_a_first_step_is_timed(tiny_pack, tmp_path):
     (row,) = rows_of("first_step.py", tiny_pack.path, *TINY, "--times", 1, out=tmp_path / "rows")
     assert row["empty_cache_s"] > row["full_cache_s"] > 0.1

@@ -1,4 +1,4 @@
-"""--rescue: outputs vary by 1 in every layer, a net starts where it did not, and resuming changes nothing."""
+"""--rescue: every layer's outputs tell pictures apart, a net starts where it did not, and resuming changes nothing."""
 
 import json
 import math
@@ -9,7 +9,7 @@ import tiny
 import torch
 from torch import nn
 
-from alexnet import rescue, spec, startup, train
+from alexnet import rescue, runs, spec, startup, train
 from alexnet.cli.train import train as verb
 from alexnet.errors import UsageError
 from alexnet.net import AlexNet
@@ -30,8 +30,8 @@ def spreads(net: AlexNet, x: torch.Tensor) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("preset", ["as_run", "as_published", "torchvision", "modern"])
-def test_outputs_vary_by_one_in_all_layers_but_the_last(preset):
-    small = ["net.crop_px=67", "net.fc6.outputs=32", "net.fc7.outputs=24", "net.init=gaussian", "net.conv4.sigma=1e-6"]
+def test_weights_are_raised_until_outputs_tell_pictures_apart_and_never_lowered(preset):
+    small = ["net.crop_px=67", "net.fc6.outputs=144", "net.fc7.outputs=24", "net.init=gaussian", "net.conv4.sigma=1e-6"]
     net = AlexNet(spec.change(spec.preset(preset, classes=10), small).net)
     x = 60 * torch.randn(6, 3, 67, 67, generator=torch.Generator().manual_seed(0))
     last, biases = net.fc8.weight.clone(), {n: p.clone() for n, p in net.named_parameters() if n.endswith("bias")}
@@ -39,9 +39,22 @@ def test_outputs_vary_by_one_in_all_layers_but_the_last(preset):
     found = spreads(net, x)
     found.pop("fc8")
     assert list(factors) == list(found)
-    assert all(abs(spread - 1) < 0.01 for spread in found.values())
+    wanted = {name: 8 / 12 if name == "fc6" else 1 for name in found}
+    for name, factor in factors.items():
+        assert factor >= 1
+        assert found[name] == pytest.approx(wanted[name], rel=0.01) if factor > 1 else found[name] >= wanted[name]
+    assert factors["conv4"] > 100
     assert torch.equal(net.fc8.weight, last)
     assert all(torch.equal(dict(net.named_parameters())[name], bias) for name, bias in biases.items())
+
+
+def test_a_net_of_the_right_size_is_left_as_it_is(capsys, tiny_pack):
+    run = tiny.spec("net.conv1.sigma=1", "net.conv2.sigma=1", "net.fc6.sigma=1")
+    net, prep = AlexNet(run.net), runs.preprocessing(run, tiny_pack)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    rescue.begin(run, net, tiny_pack, prep)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert "no layer's weights are too small" in capsys.readouterr().err
 
 
 def test_a_net_that_is_blind_to_its_pictures_is_left_alone():

@@ -67,7 +67,7 @@ def train(
         steps: updates, instead of epochs.
         batch: pictures per update (128).
         seed: of the initial weights, the order of pictures, crops, light and dropout.
-        rescue: scales the initial weights by what the first batch gives, for a net that does not start to learn.
+        rescue: raises too small initial weights by what the first batch gives, for a net that does not start to learn.
         seeds: several trainings as one job: 0-9 or 0,3,5; each in RUN/seed-000 ..., and RUN/summary.json of them all.
         together: with --seeds, how many are trained at once, sharing out the threads and GPUs.
         compare_layer: with --seeds, the layer whose features tell how alike the nets are (RSA); the last hidden one.
