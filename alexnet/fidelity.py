@@ -179,6 +179,8 @@ def _data_rows(spec: Spec) -> list[Row]:
     data = spec.data
     group = "per picture" if data.draw_group == 1 else f"per {data.draw_group} consecutive pictures"
     crops = "anywhere in the square" if data.crop else "the centre"
+    if data.crop and data.resized_crop:
+        crops += f", {100 * data.resized_crop:g} to 100 % of it, resized"
     everywhere = "anywhere in the square"
     mean = {"image": "mean image", "channel": "channel means", "none": "nothing"}[data.mean]
     order = "reshuffled every epoch" if data.reshuffle else "as packed, in every epoch"

@@ -195,6 +195,7 @@ class DataSpec:
 
     draw_group: int = 32  # consecutive pictures that share one crop offset and mirror: 32 in 2012, 1 since
     crop: bool = True
+    resized_crop: float = 0.0  # > 0: crops hold this share of the square or more and are resized; 0: crop_px as it is
     mirror: bool = True
     mean: Literal["image", "channel", "none"] = "image"  # what is subtracted
     divide_by_std: bool = False
@@ -204,7 +205,7 @@ class DataSpec:
     reshuffle: bool = False  # False: the packed order in every epoch, as in 2012
 
     def __post_init__(self):
-        _require(self, draw_group=self.draw_group >= 1)
+        _require(self, draw_group=self.draw_group >= 1, resized_crop=0 <= self.resized_crop <= 1)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from alexnet.kernels.crop import Cutter
 from alexnet.schedule import Clock
 from alexnet.spec import DataSpec
 
+RESIZED = replace(EACH, resized_crop=0.1)
 BACKENDS = ["numba", "reference", pytest.param("triton", marks=needs_triton)]
 
 
@@ -33,8 +34,9 @@ def case(size_px: int, crop_px: int, data: DataSpec = EACH, count: int = 5):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("size_px", "crop_px"), [(25, 19), (13, 8), (7, 7), (20, 1)])
-def test_it_is_the_cut_of_the_loader(size_px, crop_px, dtype, backend):
-    squares, pictures, draws, prep, wanted_nhwc = case(size_px, crop_px)
+@pytest.mark.parametrize("data", [EACH, RESIZED], ids=["as they are", "resized"])
+def test_it_is_the_cut_of_the_loader(data, size_px, crop_px, dtype, backend):
+    squares, pictures, draws, prep, wanted_nhwc = case(size_px, crop_px, data)
     device = DEVICE if backend == "triton" else "cpu"
     got = Cutter.of(torch.from_numpy(squares).to(device), prep, backend).cut(pictures, draws, dtype)
     assert got.dtype == dtype
@@ -43,7 +45,9 @@ def test_it_is_the_cut_of_the_loader(size_px, crop_px, dtype, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("data", [replace(EACH, relight="none"), DataSpec(draw_group=2), replace(EACH, mirror=False)])
+@pytest.mark.parametrize(
+    "data", [replace(EACH, relight="none"), DataSpec(draw_group=2), replace(EACH, mirror=False), RESIZED]
+)
 def test_it_takes_every_kind_of_draw(data, backend):
     squares, pictures, draws, prep, wanted_nhwc = case(11, 6, data)
     device = DEVICE if backend == "triton" else "cpu"

@@ -22,7 +22,7 @@ from alexnet.study import cost as study_cost
 from alexnet.study import measure as study_measure
 from alexnet.study import run as study
 from alexnet.study.data import first_classes, open_data
-from alexnet.study.jobs import Study, begin_with, execute, jobs_of
+from alexnet.study.jobs import Study, begin_with, digest_of, execute, jobs_of
 from alexnet.study.report import Chapter, findings
 from alexnet.study.run import append_row, read_rows, seeds_done
 from alexnet.study.words import Arm, Claim, Finding, Scale, spec_of
@@ -169,6 +169,13 @@ def test_rows_of_another_spec_do_not_count(tmp_path, fake_pack):
     other = replace(it, settings=("sgd.rate=0.5",), folder=tmp_path / "other" / "wide" / "quick")
     study.study(other, 1, run=(fake := Fake()), **how)
     assert fake.made == ["a-seed0", "b-seed0"]
+
+
+def test_rows_from_before_a_setting_existed_still_count():
+    now = spec_module.to_dict(tiny.spec())
+    before = {**now, "data": {k: v for k, v in now["data"].items() if k != "resized_crop"}}
+    assert digest_of(before, "pack") == digest_of(tiny.spec(), "pack")
+    assert digest_of(tiny.spec("data.resized_crop=0.5"), "pack") != digest_of(tiny.spec(), "pack")
 
 
 def test_findings_pair_seeds_and_leave_out_those_without_a_partner(tmp_path, fake_pack):

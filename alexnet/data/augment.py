@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from alexnet.data import resized_crop
 from alexnet.spec import DataSpec
 
-OFFSET_Y, OFFSET_X, MIRROR, LIGHT, ORDER = range(5)  # what a random number is for
+OFFSET_Y, OFFSET_X, MIRROR, LIGHT, ORDER, AREA, SHAPE = range(7)  # what a random number is for
 
 
 @njit(cache=True, nogil=True)
@@ -82,7 +83,7 @@ class Preprocessing:
 @dataclass(frozen=True)
 class Draws:
     """Of a batch: offsets in pixels (N,), mirrors (N,) bool, colour shifts (N, 3) in grey levels, and what the result
-    is divided by.
+    is divided by. `heights` and `widths` (N,) of what is cut, which is then resized; None: the net's crop as it is.
     """
 
     tops: np.ndarray
@@ -90,6 +91,8 @@ class Draws:
     mirrors: np.ndarray
     shifts: np.ndarray
     divisor: float = 1.0
+    heights: np.ndarray | None = None
+    widths: np.ndarray | None = None
 
 
 def training_draws(
@@ -101,16 +104,19 @@ def training_draws(
     Offsets are uniform on {0 ... size - crop}: 33 x 33 for 224 of 256; one draw serves `draw_group` consecutive places.
     """
     groups = indices // data.draw_group
-    places = prep.border_px + 1
-    if data.crop:
-        tops, lefts = ((uniforms(seed, epoch, groups, p) * places).astype(np.int64) for p in (OFFSET_Y, OFFSET_X))
-    else:
+    places, sides = prep.border_px + 1, ()
+    if not data.crop:
         tops = lefts = np.full(indices.size, prep.border_px // 2, np.int64)
+    elif data.resized_crop:
+        drawn = np.stack([uniforms(seed, epoch, groups, p) for p in (AREA, SHAPE, OFFSET_Y, OFFSET_X)])
+        tops, lefts, *sides = resized_crop.boxes(prep.size_px, data.resized_crop, drawn)
+    else:
+        tops, lefts = ((uniforms(seed, epoch, groups, p) * places).astype(np.int64) for p in (OFFSET_Y, OFFSET_X))
     mirrors = (uniforms(seed, epoch, groups, MIRROR) < 0.5) & data.mirror
     shifts, divisor = np.zeros((indices.size, 3)), 1.0
     if relit and data.relight != "none":
         shifts, divisor = relighting(data, prep, normals(seed, epoch, indices, LIGHT))
-    return Draws(tops, lefts, mirrors, shifts.astype(np.float32), divisor)
+    return Draws(tops, lefts, mirrors, shifts.astype(np.float32), divisor, *sides)
 
 
 def relighting(data: DataSpec, prep: Preprocessing, normals_n3: np.ndarray) -> tuple[np.ndarray, float]:
@@ -171,6 +177,10 @@ def cut_part(
     """`cut` for the pictures [first, last) of a batch, whose squares alone are `squares_nhwc`."""
     mean, scales = mean_scales
     each = draws.tops, draws.lefts, draws.mirrors
+    if draws.heights is not None:
+        whole, each = np.empty((last - first, *mean.shape), np.uint8), (np.zeros_like(draws.tops),) * 2
+        resized_crop.resize_loop(squares_nhwc, draws.tops, draws.lefts, draws.heights, draws.widths, whole, first)
+        squares_nhwc, each = whole, (*each, draws.mirrors)
     cut_loop(squares_nhwc, *each, mean, draws.shifts, scales, out_nhwc, first, last)
 
 

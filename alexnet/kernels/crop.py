@@ -2,7 +2,7 @@
 
     squares uint8 (M, S, S, 3)  ->  one gather and cut  ->  (N, 3, crop, crop), channels_last, float32 or bfloat16
 
-On a GPU this is one kernel; on the CPU the compiled loop that the loader uses. Both round as `augment.cut` does.
+On a GPU this is one kernel; on the CPU the compiled loops that the loader uses. Both round as `augment.cut` does.
 """
 
 from __future__ import annotations
@@ -49,19 +49,25 @@ class Cutter:
             cut = augment.cut(self.squares_mhwc.numpy()[pictures], draws, self.prep, out)
             return torch.from_numpy(cut).to(dtype).permute(0, 3, 1, 2)
         drawn, scales = self._uploaded(pictures, draws)
+        resized = draws.heights is not None
         if self.backend == "reference":
-            return reference(self.squares_mhwc, drawn, self.mean_hwc, scales).to(dtype).permute(0, 3, 1, 2)
+            return reference(self.squares_mhwc, drawn, self.mean_hwc, scales, resized).to(dtype).permute(0, 3, 1, 2)
         from alexnet.kernels import crop_triton
 
         out = torch.empty((pictures.size, *self.mean_hwc.shape), dtype=dtype, device=self.squares_mhwc.device)
-        crop_triton.cut(self.squares_mhwc, drawn, self.mean_hwc, scales, out)
+        crop_triton.cut(self.squares_mhwc, drawn, self.mean_hwc, scales, out, resized)
         return out.permute(0, 3, 1, 2)
 
     def _uploaded(self, pictures: np.ndarray, draws: Draws) -> tuple[Tensor, Tensor]:
-        """int32 (N, 7): square, top, left, mirror, the bits of three shifts; and float32 (3,): what to multiply by."""
+        """int32 (N, 9): square, top, left, mirror, height, width, the bits of three shifts; and float32 (3,): what to
+        multiply by.
+        """
         _, scales = augment.mean_and_scales(draws, self.prep)
         shifts = np.ascontiguousarray(draws.shifts, np.float32).view(np.int32)
-        columns = [np.asarray(each, np.int32)[:, None] for each in (pictures, draws.tops, draws.lefts, draws.mirrors)]
+        crop = np.full(pictures.size, self.prep.crop_px)
+        sides = (crop, crop) if draws.heights is None else (draws.heights, draws.widths)
+        each = (pictures, draws.tops, draws.lefts, draws.mirrors, *sides)
+        columns = [np.asarray(numbers, np.int32)[:, None] for numbers in each]
         return self._to_device(np.hstack([*columns, shifts])), self._to_device(scales)
 
     def _to_device(self, array: np.ndarray) -> Tensor:
@@ -69,11 +75,35 @@ class Cutter:
         return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def reference(squares_mhwc: Tensor, drawn_n7: Tensor, mean_hwc: Tensor, scales: Tensor) -> Tensor:
+def reference(
+    squares_mhwc: Tensor, drawn_n9: Tensor, mean_hwc: Tensor, scales: Tensor, resized: bool = False
+) -> Tensor:
     """The same in plain PyTorch, (N, crop, crop, 3) float32, any device."""
-    places = torch.arange(mean_hwc.shape[0], device=squares_mhwc.device)
-    square, top, left, mirror = (column.long()[:, None] for column in drawn_n7[:, :4].unbind(1))
-    columns = left + torch.where(mirror != 0, places.flip(0), places)
-    pixels = squares_mhwc[square[:, :, None], (top + places)[:, :, None], columns[:, None, :]]
-    shifts = drawn_n7[:, 4:].contiguous().view(torch.float32)
+    crop = mean_hwc.shape[0]
+    places = torch.arange(crop, device=squares_mhwc.device)
+    square, top, left, mirror, height, width = (column.long()[:, None] for column in drawn_n9[:, :6].unbind(1))
+    columns = torch.where(mirror != 0, places.flip(0), places)
+    if resized:
+        rows, columns = neighbours(places[None], height, crop), neighbours(columns, width, crop)
+        wide = [(y, x) for y in rows for x in columns]
+        parts = [_pixels(squares_mhwc, square, top + y, left + x).int() * _weights(wy, wx) for (y, wy), (x, wx) in wide]
+        pixels = (sum(parts) + 32768) >> 16
+    else:
+        pixels = _pixels(squares_mhwc, square, top + places, left + columns)
+    shifts = drawn_n9[:, 6:].contiguous().view(torch.float32)
     return (pixels.float() - mean_hwc + shifts[:, None, None]) * scales
+
+
+def neighbours(i: Tensor, side: Tensor, crop: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """resized_crop.neighbour, both of them: (source pixel, weight in 256ths) of the first and of the second."""
+    place = ((2 * i + 1) * side - crop).clamp(min=0)
+    first, weight = place // (2 * crop), (place % (2 * crop) * 256 + crop) // (2 * crop)
+    return (first, 256 - weight), (torch.minimum(first + 1, side - 1), weight)
+
+
+def _pixels(squares_mhwc: Tensor, square: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    return squares_mhwc[square[:, :, None], rows[:, :, None], columns[:, None, :]]
+
+
+def _weights(of_rows: Tensor, of_columns: Tensor) -> Tensor:
+    return (of_rows[:, :, None] * of_columns[:, None, :]).int()[..., None]

@@ -121,6 +121,9 @@ def _norms(net: NetSpec) -> str:
 def _pictures(spec: Spec) -> str:
     data = spec.data
     text = f"{spec.net.crop_px} px cut {'at random' if data.crop else 'from the centre'}"
+    if data.crop and data.resized_crop:
+        share = f"{100 * data.resized_crop:g}"
+        text = f"Parts that hold {share} to 100 % of the square, cut at random and resized to {spec.net.crop_px} px"
     text += f"{', half of them mirrored' if data.mirror else ', never mirrored'}"
     if data.draw_group > 1:
         text += f", the same cut for {data.draw_group} consecutive pictures"

@@ -81,6 +81,8 @@ def digest_of(spec: Spec | dict, *more: str) -> str:
     record = spec if isinstance(spec, dict) else spec_module.to_dict(spec)
     free = (*runs.FREE_TO_CHANGE, "evaluate_every")
     record = {**record, "run": {k: v for k, v in record["run"].items() if k not in free}}
+    if not record["data"].get("resized_crop"):  # rows are older than this setting
+        record["data"] = {k: v for k, v in record["data"].items() if k != "resized_crop"}
     return hashlib.sha256(json.dumps([record, *more], sort_keys=True).encode()).hexdigest()[:16]
 
 
