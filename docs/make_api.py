@@ -70,7 +70,12 @@ PAGE = {
         "report.history": ("read", "History"),
     },
     "Figures": {
-        "figures": ("filters", "curves", "predictions", "neighbours", "confusion", "save"),
+        "figures.layers": ("net",),
+        "figures.kernels": ("filters",),
+        "figures.history": ("curves", "together"),
+        "figures.answers": ("predictions", "neighbours", "confusion"),
+        "figures.pictures": ("augmentation", "colours"),
+        "figures.style": ("save",),
         "report.answers": ("look", "Answers"),
     },
     "Errors": {"errors": ("AlexnetError", "UsageError", "DataError", "CheckpointError", "MachineError")},

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from alexnet import checkpoint, features, figures_run, predict, recipe, startup, train, verify
+from alexnet import checkpoint, features, predict, recipe, startup, train, verify
 from alexnet import spec as spec_module
 from alexnet.cli.train import train as verb
 from alexnet.errors import CheckpointError, UsageError
+from alexnet.figures import run as figures_run
 from alexnet.layerfile import lex, rates, start
 from alexnet.layerfile.build import build
 from alexnet.layerfile.rates import ball, contrast
@@ -150,11 +151,10 @@ def test_features_have_the_files_names(straight, tiny_pack, tmp_path):
 
 
 def test_its_figures_have_neighbours_in_the_layer_before_the_last(straight, tiny_pack, tmp_path):
-    kinds = ("filters", "curves", "predictions", "neighbours", "confusion")
-    record = figures_run.write(
-        straight, str(tiny_pack.path), tmp_path, "svg", kinds, 12, "cpu", lambda word: lambda done, total: None
-    )
-    assert record["left_out"] == {}
+    kinds = ("net", "filters", "curves", "predictions", "neighbours", "confusion", "augmentation")
+    wish = figures_run.Wish(kinds, 12, device="cpu")
+    record = figures_run.write([straight], str(tiny_pack.path), tmp_path, "svg", wish)
+    assert record["left_out"] == {"net": "a net of layer files is shown by `alexnet layers`"}
     net = predict.load(straight, "cpu", "fp32").net
     assert report_answers.last_hidden(net) == " and ".join(net.last_hidden)
 

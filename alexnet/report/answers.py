@@ -139,14 +139,18 @@ def last_hidden(net: nn.Module) -> str:
     return next(name for name in reversed(names[: names.index("fc8")]) if name.startswith(("fc", "conv", "pool")))
 
 
-def one_of_each(seen: Answers, count: int) -> list[int]:
-    """`count` rows, the first picture of classes evenly spread; of few classes, their second pictures too."""
-    present = np.unique(seen.labels)
-    turns = [np.flatnonzero(seen.labels == label) for label in present]
+def one_of_each(seen: Answers, count: int, only_errors: bool = False) -> list[int]:
+    """`count` rows, the first picture of classes evenly spread; of few classes, their second pictures too.
+    `only_errors`: of those that were answered wrongly, of which there may be fewer or none.
+    """
+    among = np.flatnonzero((seen.said != seen.labels) | (not only_errors))
+    present = np.unique(seen.labels[among])
+    turns = [among[seen.labels[among] == label] for label in present]
     chosen = np.linspace(0, len(present), min(count, len(present)), endpoint=False).astype(int)
     rows = [int(turns[i][0]) for i in chosen]
-    later = [int(row) for turn in range(1, max(map(len, turns))) for rows_ in turns for row in rows_[turn : turn + 1]]
-    return [*rows, *later][: min(count, len(seen))]
+    most = max(map(len, turns), default=0)
+    later = [int(row) for turn in range(1, most) for rows_ in turns for row in rows_[turn : turn + 1]]
+    return [*rows, *later][: min(count, len(among))]
 
 
 def worst(seen: Answers, count: int) -> list[int]:
