@@ -265,6 +265,18 @@ CLAIMS = (
         scales=_everywhere(),
     ),
     Claim(
+        "fade",
+        "-",
+        "Not in the paper: run 170-fade, three quarters of one picture and a quarter of another in 5 % of the groups",
+        arms=(Arm("none"), Arm("fade", ("data.fade=0.05",))),
+        findings=(
+            Finding("none", "fade", log=0.0028),
+            Finding("none", "fade", "top5_error", log=-0.0007, claimed=False),
+        ),
+        scales=_everywhere(),
+        note="Mixing of pictures, in January 2013. Labels are those of the larger part; a group is 32 pictures.",
+    ),
+    Claim(
         "modern",
         "-",
         "Not in the paper: today's recipe on the same layers is better at the same cost",

@@ -5,8 +5,8 @@ learnt. Scaling by what the data do is the second half of Mishkin and Matas (201
 two changes without which as_published, at 2012's rate, goes from a stall to an explosion. Weights are raised and never
 lowered: conv1 sees grey levels, and what is right for its outputs is too small for its rate. And a dense layer is
 raised less the wider it is: at rate 0.01 a picture moves the sums of the layer above by a hundredth of |x|^2, whatever
-its width. Convolutions of as_run vary by about 1 as they are, its fc7 by 0.17. The last layer keeps its scale, so the
-loss begins near ln(classes); biases keep their values.
+its width. Convolutions of as_run vary by about 1 as they are, its fc7 by a fifth. The last layer keeps its scale, so
+that the loss begins near ln(classes); biases keep their values.
 """
 
 from __future__ import annotations

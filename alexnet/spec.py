@@ -202,10 +202,12 @@ class DataSpec:
     relight: Literal["none", "as_run", "as_published"] = "as_run"
     relight_strength: float = 0.1
     relight_until: Duration = Duration(75, "%")
+    fade: float = 0.0  # the share of groups that are 3/4 themselves and 1/4 another group; labels stay (run 170-fade)
     reshuffle: bool = False  # False: the packed order in every epoch, as in 2012
 
     def __post_init__(self):
         _require(self, draw_group=self.draw_group >= 1, resized_crop=0 <= self.resized_crop <= 1)
+        _require(self, fade=0 <= self.fade <= 1)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ uint8 (N, S, S, 3); what leaves is float32 (N, crop, crop, 3), mean-subtracted g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
@@ -16,7 +16,7 @@ from numba import njit
 from alexnet.data import resized_crop
 from alexnet.spec import DataSpec
 
-OFFSET_Y, OFFSET_X, MIRROR, LIGHT, ORDER, AREA, SHAPE = range(7)  # what a random number is for
+OFFSET_Y, OFFSET_X, MIRROR, LIGHT, ORDER, AREA, SHAPE, FADED, FADED_WITH = range(9)  # what a random number is for
 
 
 @njit(cache=True, nogil=True)
@@ -94,6 +94,12 @@ class Draws:
     heights: np.ndarray | None = None
     widths: np.ndarray | None = None
 
+    def part(self, rows: slice | np.ndarray) -> Draws:
+        """Of some of the pictures."""
+        names = ("tops", "lefts", "mirrors", "shifts", "heights", "widths")
+        each = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: values[rows] for name, values in each.items() if values is not None})
+
 
 def training_draws(
     data: DataSpec, prep: Preprocessing, seed: int, epoch: int, indices: np.ndarray, relit: bool
@@ -117,6 +123,25 @@ def training_draws(
     if relit and data.relight != "none":
         shifts, divisor = relighting(data, prep, normals(seed, epoch, indices, LIGHT))
     return Draws(tops, lefts, mirrors, shifts.astype(np.float32), divisor, *sides)
+
+
+def faded(data: DataSpec, seed: int, epoch: int, places: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rows of `places` that are mixed with another picture, the places of those others) in an epoch of `count`
+    pictures: a group of `draw_group` is, with probability `fade`, mixed with another group, picture by picture.
+    """
+    size, groups = data.draw_group, places // data.draw_group
+    rows = np.flatnonzero(uniforms(seed, epoch, groups, FADED) < data.fade)
+    whole = max(1, count // size)  # an epoch's last group may be short
+    others = (uniforms(seed, epoch, groups[rows], FADED_WITH) * whole).astype(np.int64)
+    return rows, (others * size + places[rows] % size) % count
+
+
+FADE = (0.75, 0.25)  # of itself and of the other (run 170-fade)
+
+
+def fade(own: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """What is left of a picture and what is seen of another; arrays or tensors, float32."""
+    return own * FADE[0] + other * FADE[1]
 
 
 def relighting(data: DataSpec, prep: Preprocessing, normals_n3: np.ndarray) -> tuple[np.ndarray, float]:

@@ -39,12 +39,32 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Fade:
+    """Rows of a batch (K,), and the pictures that are mixed into them, cut as in their own places (augment.fade)."""
+
+    rows: np.ndarray
+    pictures: np.ndarray
+    draws: Draws
+
+    def part(self, first: int, last: int) -> Fade:
+        """For rows first ... last - 1 alone, which are then counted from 0."""
+        mine = np.flatnonzero((self.rows >= first) & (self.rows < last))
+        return Fade(self.rows[mine] - first, self.pictures[mine], self.draws.part(mine))
+
+
+@dataclass(frozen=True)
 class Job:
     """Which pictures make a batch, and how each is cut."""
 
     pictures: np.ndarray
     draws: Draws
     epoch: int = 0
+    fade: Fade | None = None
+
+    def part(self, first: int, last: int) -> Job:
+        rows = slice(first, last)
+        fade = self.fade and self.fade.part(first, last)
+        return Job(self.pictures[rows], self.draws.part(rows), self.epoch, fade)
 
 
 @dataclass
@@ -71,10 +91,21 @@ def batches(split: Split, prep: Preprocessing, jobs: Iterable[Job], batch: int, 
             read(split, int(picture), slot.square_hwc)
             augment.cut_part(slot.square_hwc[None], job.draws, mean_scales, crops, place, place + 1)
             pulse[0] += 1
+        if job.fade is not None:
+            _fade(split, prep, job.fade, slot.square_hwc, crops)
         labels = torch.from_numpy(split.labels[job.pictures].astype(np.int64))
         return Batch(torch.from_numpy(crops).permute(0, 3, 1, 2), labels, job.epoch)
 
     yield from _in_order(make, iter(jobs), slots, workers, pulse)
+
+
+def _fade(split: Split, prep: Preprocessing, fade: Fade, square_hwc: np.ndarray, crops_nhwc: np.ndarray) -> None:
+    """Mixes other pictures into some rows of a batch, in place."""
+    other = np.empty_like(crops_nhwc[:1])
+    for i, (row, picture) in enumerate(zip(fade.rows, fade.pictures, strict=True)):
+        read(split, int(picture), square_hwc)
+        augment.cut(square_hwc[None], fade.draws.part(slice(i, i + 1)), prep, other)
+        crops_nhwc[row] = augment.fade(crops_nhwc[row], other[0])
 
 
 def _in_order(
@@ -154,8 +185,12 @@ def training_jobs(spec: Spec, prep: Preprocessing, count: int, clock: Clock) -> 
         places = np.arange(first, min(first + size, count))
         now = Clock(step, clock.steps_per_epoch, clock.total_steps)
         relit = not now.reached(spec.data.relight_until)
+        order, fade = order_of_epoch[1], None
+        if spec.data.fade:
+            rows, others = augment.faded(spec.data, seed, epoch, places, count)
+            fade = Fade(rows, order[others], augment.training_draws(spec.data, prep, seed, epoch, others, relit))
         draws = augment.training_draws(spec.data, prep, seed, epoch, places, relit)
-        yield Job(order_of_epoch[1][places], draws, epoch)
+        yield Job(order[places], draws, epoch, fade)
 
 
 def view_jobs(prep: Preprocessing, count: int, batch: int, views: list[int]) -> Iterator[Job]:

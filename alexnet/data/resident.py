@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.data import loader
+from alexnet.data import augment, loader
 from alexnet.data.augment import Preprocessing
 from alexnet.data.loader import Batch, Job
 from alexnet.data.packfile import Split
@@ -84,7 +84,18 @@ def cut_batches(cutter: Cutter, labels: np.ndarray, jobs: Iterable[Job], dtype: 
         pictures = torch.from_numpy(job.pictures)
         if device.type == "cuda":
             pictures = pictures.pin_memory().to(device, non_blocking=True)
-        yield Batch(cutter.cut(job.pictures, job.draws, dtype), on_device[pictures], job.epoch)
+        images = cutter.cut(job.pictures, job.draws, dtype)
+        if job.fade is not None and len(job.fade.rows):
+            _fade(cutter, job, images)
+        yield Batch(images, on_device[pictures], job.epoch)
+
+
+def _fade(cutter: Cutter, job: Job, images_nchw: Tensor) -> None:
+    """Mixes other pictures into some rows of a batch, in place; both are cut again in float32 and so rounded once."""
+    own = cutter.cut(job.pictures[job.fade.rows], job.draws.part(job.fade.rows))
+    other = cutter.cut(job.fade.pictures, job.fade.draws)
+    rows = torch.from_numpy(job.fade.rows).to(images_nchw.device)
+    images_nchw[rows] = augment.fade(own, other).to(images_nchw.dtype)
 
 
 def batches(

@@ -10,7 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TypeVar
 
@@ -75,9 +75,8 @@ class Team:
         if not self.spreads_rows:
             return job
         sizes = shares(len(job.pictures), self.world)
-        mine = slice(first := sum(sizes[: self.rank]), first + sizes[self.rank])
-        each = {name: getattr(job.draws, name)[mine] for name in ("tops", "lefts", "mirrors", "shifts")}
-        return replace(job, pictures=job.pictures[mine], draws=replace(job.draws, **each))
+        first = sum(sizes[: self.rank])
+        return job.part(first, first + sizes[self.rank])
 
     def begin(self, labels: Tensor) -> Tensor:
         """Before a step: how many pictures each has. Returns the labels that the logits will be compared with."""

@@ -130,6 +130,7 @@ def _pictures(spec: Spec) -> str:
     if data.relight != "none":
         text += f"; their light is changed along its principal axes (strength {data.relight_strength:g})"
         text += "" if str(data.relight_until) == "100%" else f" until {data.relight_until} of the run"
+    text += f"; {100 * data.fade:g} % of them mixed with a quarter of another" if data.fade else ""
     text += f"; {MEANS[data.mean]}{', divided by the standard deviation' if data.divide_by_std else ''}."
     return f"{text} Order: {'reshuffled every epoch' if data.reshuffle else 'as packed, in every epoch'}."
 

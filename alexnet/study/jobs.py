@@ -28,6 +28,7 @@ from alexnet.study.data import first_classes
 from alexnet.study.measure import DIVERGED
 from alexnet.study.words import Arm, Claim, Scale, spec_of
 
+NEWER_THAN_ROWS = ("resized_crop", "fade")  # settings that are off in all rows from before there were any
 STARTED_FROM = ".started-from"  # stands in a run folder that did not start from its seed alone
 
 
@@ -81,8 +82,7 @@ def digest_of(spec: Spec | dict, *more: str) -> str:
     record = spec if isinstance(spec, dict) else spec_module.to_dict(spec)
     free = (*runs.FREE_TO_CHANGE, "evaluate_every")
     record = {**record, "run": {k: v for k, v in record["run"].items() if k not in free}}
-    if not record["data"].get("resized_crop"):  # rows are older than this setting
-        record["data"] = {k: v for k, v in record["data"].items() if k != "resized_crop"}
+    record["data"] = {k: v for k, v in record["data"].items() if v or k not in NEWER_THAN_ROWS}
     return hashlib.sha256(json.dumps([record, *more], sort_keys=True).encode()).hexdigest()[:16]
 
 
