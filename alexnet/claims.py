@@ -274,7 +274,8 @@ CLAIMS = (
             Finding("none", "fade", "top5_error", log=-0.0007, claimed=False),
         ),
         scales=_everywhere(),
-        note="Mixing of pictures, in January 2013. Labels are those of the larger part; a group is 32 pictures.",
+        note="Mixing of pictures, in January 2013. Labels are those of the larger part; a group is "
+        "what shares a crop, 32 pictures in as_run and one in the quick nets.",
     ),
     Claim(
         "modern",

@@ -12,8 +12,8 @@ import subprocess
 from datetime import date
 from pathlib import Path
 
+from alexnet import checkpoint, predict, verify
 from alexnet import spec as spec_module
-from alexnet import verify
 from alexnet.layerfile import start
 from alexnet.log import read_metrics
 
@@ -66,6 +66,7 @@ def row(run: Path, data: str, commit: str, pack: str | None) -> dict:
         **errors,
         **numbers,
         "seed": spec["run"]["seed"],
+        "precision": checkpoint.load_model(predict.model_path(run))[1]["accuracy"]["precision"],
         "command": command(record),
         "commit": commit,
         "date": date.today().isoformat(),

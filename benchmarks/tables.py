@@ -18,7 +18,8 @@ def table(rows: list[dict]) -> str:
         one, ten = (f"{100 * (1 - r[f'top1_error_{views}view']):.2f} %" for views in (1, 10))
         minutes = f"{r['time_s'] / 60:.0f} min" if r["time_s"] >= 120 else f"{r['time_s']} s"
         where = r["versions"].get("gpu") or f"{r['versions']['cores']} cores, {r['versions']['cpu']}"
-        machine = f"{where}, torch {r['versions']['torch']}"
+        precision = f", {r['precision']}" if "precision" in r else ""
+        machine = f"{where}{precision}, torch {r['versions']['torch']}"
         cells = (
             r["data"],
             f"`{r['name']}`",
