@@ -35,7 +35,9 @@ for number in ("*bf16", "*fp32"):
     for guard in (False, True):
         compile_for_hopper(update_triton._update, pointers, {"COPY": True, "GUARD": guard, "BLOCK": BLOCK})
     pointers = {"squares": "*u8", "drawn": "*i32", "mean": "*fp32", "scales": "*fp32", "out": number}
-    compile_for_hopper(crop_triton._cut, pointers, {"SIZE": 256, "CROP": 224, "BLOCK": BLOCK})
+    for resized in (False, True):
+        sizes = {"SIZE": 256, "CROP": 224, "RESIZED": resized, "BLOCK": BLOCK}
+        compile_for_hopper(crop_triton._cut, pointers, sizes)
     sizes = {"C": 96, "H": 55, "W": 55, "OH": 27, "OW": 27, "SIZE": 3, "STRIDE": 2, "WIDE": False, "BLOCK": BLOCK}
     compile_for_hopper(pool_triton._forward, {"x": number, "y": number, "places": "*u8"}, sizes)
     compile_for_hopper(pool_triton._backward, {"g": number, "dx": number, "places": "*u8"}, sizes)
