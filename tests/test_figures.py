@@ -79,6 +79,8 @@ def test_of_several_runs_there_are_curves_together(run, tiny_pack, tmp_path):
     assert "one run" in record["left_out"]["filters"]
     text = (tmp_path / "out/curves.svg").read_text()
     assert all(f">{name}</text>" in text for name in ("run", "other", "Training error"))
+    with pytest.raises(UsageError, match="of several runs there are curves"):
+        write([run, tmp_path / "other"], tmp_path / "out", wanted=("filters",))
     with pytest.raises(UsageError, match="no run folder"):
         write([run, tiny_pack.path], tmp_path / "out", wanted=("curves",))
 
@@ -86,9 +88,11 @@ def test_of_several_runs_there_are_curves_together(run, tiny_pack, tmp_path):
 def test_of_a_pack_there_are_its_pictures(tiny_pack, tmp_path):
     assert figures_run.usual([tiny_pack.path]) == ("augmentation", "colours")
     assert figures_run.usual_folder([tiny_pack.path]) == tiny_pack.path.parent / "figures"
-    record = write([tiny_pack.path], tmp_path)
+    record = write([tiny_pack.path], tmp_path, wanted=figures_run.usual([tiny_pack.path]))
     assert list(record["figures"]) == ["augmentation", "colours"]
-    assert "needs a run" in record["left_out"]["net"]
+    with pytest.raises(UsageError, match="of a pack there are augmentation and colours"):
+        write([tiny_pack.path], tmp_path, wanted=("net",))
+    assert "needs a run" in write([tiny_pack.path], tmp_path, wanted=("net", "colours"))["left_out"]["net"]
 
 
 def test_predictions_may_be_of_errors_alone(run, tiny_pack, tmp_path):

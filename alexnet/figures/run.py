@@ -58,6 +58,9 @@ def write(paths: Sequence[Path], data: str | None, folder: Path, kind: str, wish
     for path in paths:
         if not path.exists():
             raise UsageError(f"there is no {path}; give a run folder, a model file or a pack")
+    if not set(wish.wanted) & set(usual(paths)):
+        what = "several runs" if len(paths) > 1 else "a pack"
+        raise UsageError(f"of {what} there are {' and '.join(usual(paths))}; give one run for {', '.join(wish.wanted)}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
