@@ -10,15 +10,15 @@ out. A row per arm; on the CPU.
 import argparse
 import json
 import subprocess
+from collections.abc import Iterator
 from datetime import date
 from itertools import islice
 from pathlib import Path
 
 from alexnet import __version__, claims, machine, step, train
-from alexnet import spec as spec_module
 from alexnet.data import loader
 from alexnet.data.pack import Pack, open_pack
-from alexnet.study.words import spec_of
+from alexnet.study.words import Arm, Claim, Scale, spec_of
 
 
 def first_losses(spec, pack: Pack, steps: int) -> tuple[list[float], int]:
@@ -29,6 +29,12 @@ def first_losses(spec, pack: Pack, steps: int) -> tuple[list[float], int]:
     batches = loader.batches(split, state.prep, islice(jobs, steps), spec.run.batch, 0)
     losses = [step.step(state, batch.images_nchw.to(place.dtype), batch.labels)[0] for batch in batches]
     return losses, state.team.weights
+
+
+def arms_of(names: list[str]) -> Iterator[tuple[Claim, Scale, Arm]]:
+    for claim in claims.named(tuple(names)):
+        for scale in (each for each in claim.scales if each.name == "ilsvrc"):
+            yield from ((claim, scale, arm) for arm in claim.arms_at(scale) if not arm.runs_of)
 
 
 def arguments() -> argparse.Namespace:
@@ -49,20 +55,17 @@ def main() -> None:
     settings = (f"run.batch={given.batch}", "run.device=cpu", *given.set)
     command = f"python benchmarks/ilsvrc_steps.py PACK --steps {given.steps} --batch {given.batch}"
     command += "".join(f" --set {each}" for each in given.set)
-    for claim in claims.named(tuple(given.claims)):
-        for scale in (each for each in claim.scales if each.name == "ilsvrc"):
-            for arm in (each for each in claim.arms_at(scale) if not each.runs_of):
-                chosen = arm.grid[0] if arm.grid else ()
-                spec = spec_of(claim, arm, scale, len(pack.classes), 0, (*settings, *chosen))
-                losses, weights = first_losses(spec, pack, given.steps)
-                row = {"name": "ilsvrc_steps", "claim": claim.name, "arm": arm.name, "parameters": weights}
-                row |= {"losses": losses, "length": str(spec_module.Duration.parse(scale.length)), "command": command}
-                row |= {"commit": commit, "date": str(date.today())}
-                row |= {"versions": {"alexnet": __version__, **machine.versions()}}
-                print(f"{claim.name} {arm.name}: {losses}", flush=True)
-                if given.out:
-                    with open(given.out, "a") as file:
-                        file.write(json.dumps(row) + "\n")
+    for claim, scale, arm in arms_of(given.claims):
+        chosen = arm.grid[0] if arm.grid else ()
+        spec = spec_of(claim, arm, scale, len(pack.classes), 0, (*settings, *chosen))
+        losses, weights = first_losses(spec, pack, given.steps)
+        row = {"name": "ilsvrc_steps", "claim": claim.name, "arm": arm.name, "parameters": weights, "losses": losses}
+        row |= {"command": command, "commit": commit, "date": str(date.today())}
+        row |= {"versions": {"alexnet": __version__, **machine.versions()}}
+        print(f"{claim.name} {arm.name}: {losses}", flush=True)
+        if given.out:
+            with open(given.out, "a") as file:
+                file.write(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The figures of a run: all are there, right in size, equal for equal runs, and proof against odd class names."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
@@ -10,7 +12,7 @@ from alexnet.data import augment
 from alexnet.errors import CheckpointError, UsageError
 from alexnet.figures import kernels, layers, pictures
 from alexnet.figures import run as figures_run
-from alexnet.net import AlexNet
+from alexnet.net import AlexNet, layer_sizes
 from alexnet.report import answers as report_answers
 from alexnet.report import history as report_history
 
@@ -109,7 +111,7 @@ def test_predictions_may_be_of_errors_alone(run, tiny_pack, tmp_path):
 
 def test_sizes_of_the_net_are_those_of_the_paper():
     """Section 3.5 and figure 2: kernels a layer, over both towers; units of the dense layers."""
-    found = layers.stages(spec.preset("as_published").net)
+    found = layers.stages(net := spec.preset("as_published").net, layer_sizes(net))
     assert [(s.name, s.size, s.towers) for s in found] == [
         ("picture", "224 × 224 × 3", 1),
         ("conv1", "55 × 55 × 48", 2),
@@ -145,7 +147,7 @@ def test_augmentation_shows_what_training_draws(run, tiny_pack, settings):
     changed, prep = tiny.spec(*settings), figures_run.load(run, "cpu").prep
     square = tiny_pack.splits["train"].pixels(0)
     (words, crops), (light, lit), *_ = pictures._rows(square, prep, changed.data, seed=3)
-    draws = augment.training_draws(pictures.replace(changed.data, draw_group=1), prep, 3, 0, np.arange(7), False)
+    draws = augment.training_draws(replace(changed.data, draw_group=1), prep, 3, 0, np.arange(7), False)
     if not settings:
         top, left, mirror = draws.tops[2], draws.lefts[2], draws.mirrors[2]
         part = square[top : top + 12, left : left + 12]

@@ -127,7 +127,7 @@ def training_draws(
 
 def faded(data: DataSpec, seed: int, epoch: int, places: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """(rows of `places` that are mixed with another picture, the places of those others) in an epoch of `count`
-    pictures: a group of `draw_group` is, with probability `fade`, mixed with another group, picture by picture.
+    pictures: a group of `draw_group` is, with probability `fade`, mixed with any whole group, picture by picture.
     """
     size, groups = data.draw_group, places // data.draw_group
     rows = np.flatnonzero(uniforms(seed, epoch, groups, FADED) < data.fade)
@@ -136,12 +136,9 @@ def faded(data: DataSpec, seed: int, epoch: int, places: np.ndarray, count: int)
     return rows, (others * size + places[rows] % size) % count
 
 
-FADE = (0.75, 0.25)  # of itself and of the other (run 170-fade)
-
-
-def fade(own: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """What is left of a picture and what is seen of another; arrays or tensors, float32."""
-    return own * FADE[0] + other * FADE[1]
+def fade(own, other):
+    """Three quarters of a picture and one of another (run 170-fade); both float32, arrays or tensors."""
+    return own * 0.75 + other * 0.25
 
 
 def relighting(data: DataSpec, prep: Preprocessing, normals_n3: np.ndarray) -> tuple[np.ndarray, float]:

@@ -1,7 +1,7 @@
 """Pictures to batches, off the training thread: decode, crop, mirror, mean and relighting in threads that hold no GIL.
 
 Each thread makes whole batches; they come out in order whatever the number of threads. Buffers are recycled, so
-nothing is allocated in the steady state: a batch is valid until the next one is asked for.
+nothing large is allocated in the steady state: a batch is valid until the next one is asked for.
 """
 
 from __future__ import annotations

@@ -81,21 +81,17 @@ def cut_batches(cutter: Cutter, labels: np.ndarray, jobs: Iterable[Job], dtype: 
     device = cutter.squares_mhwc.device
     on_device = torch.from_numpy(labels.astype(np.int64)).to(device)
     for job in jobs:
-        pictures = torch.from_numpy(job.pictures)
-        if device.type == "cuda":
-            pictures = pictures.pin_memory().to(device, non_blocking=True)
         images = cutter.cut(job.pictures, job.draws, dtype)
         if job.fade is not None and len(job.fade.rows):
             _fade(cutter, job, images)
-        yield Batch(images, on_device[pictures], job.epoch)
+        yield Batch(images, on_device[cutter.to_device(job.pictures)], job.epoch)
 
 
 def _fade(cutter: Cutter, job: Job, images_nchw: Tensor) -> None:
     """Mixes other pictures into some rows of a batch, in place; both are cut again in float32 and so rounded once."""
     own = cutter.cut(job.pictures[job.fade.rows], job.draws.part(job.fade.rows))
     other = cutter.cut(job.fade.pictures, job.fade.draws)
-    rows = torch.from_numpy(job.fade.rows).to(images_nchw.device)
-    images_nchw[rows] = augment.fade(own, other).to(images_nchw.dtype)
+    images_nchw[cutter.to_device(job.fade.rows)] = augment.fade(own, other).to(images_nchw.dtype)
 
 
 def batches(

@@ -21,7 +21,6 @@ from alexnet.figures.pictures import augmentation, colours
 from alexnet.figures.style import save
 
 __all__ = [
-    "FORMATS",
     "NAMES",
     "augmentation",
     "colours",
@@ -35,4 +34,3 @@ __all__ = [
     "together",
 ]
 NAMES = ("net", "filters", "curves", "predictions", "neighbours", "confusion", "augmentation", "colours")
-FORMATS = ("png", "svg", "pdf")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from alexnet.figures.style import INK, figure_of, styled
-from alexnet.net import SIXTH, layer_sizes
+from alexnet.net import SIXTH, LayerRow, layer_sizes
 from alexnet.spec import ConvSpec, DenseSpec, NetSpec
 
 FACE, TOP, SIDE, ACROSS = "#dfe7f0", "#f1f5f9", "#b9c7d8", "#d9762b"
@@ -43,10 +44,10 @@ class Stage:
         return f"{self.maps:,}" if self.px is None else f"{self.px} × {self.px} × {self.maps}"
 
 
-def stages(spec: NetSpec) -> list[Stage]:
+def stages(spec: NetSpec, rows: Sequence[LayerRow]) -> list[Stage]:
     """The picture, the convolutions with the size that they put out, and the dense layers."""
     found, towers = [Stage("picture", 3, spec.crop_px, 1, True)], spec.towers
-    for row in layer_sizes(spec):
+    for row in rows:
         if row.name.startswith("conv"):
             sees_all = len(found) == 1 or row.name in (*spec.talk, "conv6")
             words = _of_conv(getattr(spec, row.name, SIXTH), spec)
@@ -85,7 +86,8 @@ def net(spec: NetSpec, name: str = ""):
     """A Figure of the net of `spec`, its towers above each other: blocks as wide as they have maps and as high as those
     have pixels, lines from what each sees (dashed and orange where it looks across).
     """
-    found = stages(spec)
+    rows = layer_sizes(spec)
+    found = stages(spec, rows)
     right = sum(stage.width + GAP for stage in found) + OBLIQUE
     floor = -TOWER * (spec.towers - 1) / 2 - 1.45
     top = max(TOWER * (stage.towers - 1) / 2 + stage.reach(spec.crop_px) for stage in found) + 0.1
@@ -103,7 +105,6 @@ def net(spec: NetSpec, name: str = ""):
         _say(axes, x + stage.width / 2, floor, stage)
         before, before_right = stage, [(x + stage.width, y) for y in middles]
         x += stage.width + GAP
-    rows = layer_sizes(spec)
     weights, macs = sum(row.parameters for row in rows), sum(row.macs for row in rows)
     towers = f"{spec.towers} towers, " if spec.towers > 1 else ""
     axes.set_title(

@@ -42,9 +42,12 @@ def _rows(square_hwc: np.ndarray, prep: Preprocessing, data: DataSpec, seed: int
         cut = f"{100 * data.resized_crop:g} to 100 %\nof the square\nresized"
     else:
         cut = f"{prep.crop_px} px of {prep.size_px}\n{'at random' if data.crop else 'the centre'}"
-    yield f"{cut}{'' if not data.mirror else chr(10) + 'half mirrored'}", _seen(square_hwc, prep, drawn)
+    yield cut + ("\nhalf mirrored" if data.mirror else ""), _seen(square_hwc, prep, drawn)
     kind = "as_run" if data.relight == "none" else data.relight
-    normals, centre = augment.normals(seed, 0, places, augment.LIGHT), augment.view_draws(prep, SHOWN, 2)
+    normals, centre = (
+        augment.normals(seed, 0, places, augment.LIGHT),
+        augment.view_draws(prep, SHOWN, augment.CENTRE_VIEW),
+    )
     for times in STRENGTHS:
         lit = replace(data, relight=kind, relight_strength=times * data.relight_strength)
         shifts, divisor = augment.relighting(lit, prep, normals)

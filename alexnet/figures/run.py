@@ -128,8 +128,12 @@ def _of_model(run: Path, data: str | None, wish: Wish) -> Drawn:
         unfinished = dict.fromkeys(set(wish.wanted) - {"curves"}, "the run is not finished")
         return unfinished | {"net": _net(_spec(run / "run.json"))}
     spec = spec_module.from_dict(predictor.passport["spec"])
-    drawn = {"net": _net(spec), "colours": figures.colours(predictor.prep)}
-    drawn["filters"] = figures.filters(predictor.net) or "conv1 has no kernels over three colours"
+    ways = {
+        "net": lambda: _net(spec),
+        "colours": lambda: figures.colours(predictor.prep),
+        "filters": lambda: figures.filters(predictor.net) or "conv1 has no kernels over three colours",
+    }
+    drawn = {name: draw() for name, draw in ways.items() if name in wish.wanted}
     if set(wish.wanted) & {*OF_ANSWERS, "augmentation"}:
         pack = verify.data_of(run, predictor, data, wish.progress)
         verify.check_fit(predictor, pack)

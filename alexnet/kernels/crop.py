@@ -68,9 +68,10 @@ class Cutter:
         sides = (crop, crop) if draws.heights is None else (draws.heights, draws.widths)
         each = (pictures, draws.tops, draws.lefts, draws.mirrors, *sides)
         columns = [np.asarray(numbers, np.int32)[:, None] for numbers in each]
-        return self._to_device(np.hstack([*columns, shifts])), self._to_device(scales)
+        return self.to_device(np.hstack([*columns, shifts])), self.to_device(scales)
 
-    def _to_device(self, array: np.ndarray) -> Tensor:
+    def to_device(self, array: np.ndarray) -> Tensor:
+        """The array where the squares are, without waiting for the GPU."""
         tensor, device = torch.from_numpy(array), self.squares_mhwc.device
         return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
