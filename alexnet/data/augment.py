@@ -209,28 +209,32 @@ def cut_part(
 @njit(cache=True, nogil=True)
 def cut_loop(squares, tops, lefts, mirrors, mean, shifts, scales, out, begin, end):
     """A row is crop * 3 numbers side by side, so that one vectorised loop serves its colours; mirrored rows are first
-    turned round in a buffer of bytes.
+    turned round in a buffer of bytes. Rows are places in flat arrays and their numbers unsigned: less than half the
+    time of slices.
     """
-    size, width = out.shape[1], 3 * out.shape[2]
-    mirrored = np.empty(width, np.uint8)
+    width, line = np.uintp(3 * out.shape[2]), np.uintp(3 * squares.shape[2])
+    means, mirrored = mean.reshape(-1), np.empty(width, np.uint8)
     shift, scale = np.empty(width, np.float32), np.empty(width, np.float32)
     for i in range(width):
         scale[i] = scales[i % 3]
     for n in range(begin, end):
         for i in range(width):
             shift[i] = shifts[n, i % 3]
-        for y in range(size):
-            pixels = squares[n - begin, tops[n] + y, lefts[n] : lefts[n] + out.shape[2]].reshape(width)
+        pixels, cut = squares[n - begin].reshape(-1), out[n].reshape(-1)
+        corner = np.uintp(tops[n]) * line + np.uintp(3) * np.uintp(lefts[n])
+        for y in range(np.uintp(out.shape[1])):
+            first, to = corner + y * line, y * width
             if mirrors[n]:
-                _mirror(pixels, mirrored)
-                pixels = mirrored
-            _row(pixels, mean[y].reshape(width), shift, scale, out[n, y].reshape(width))
+                _mirror(pixels, first, mirrored)
+                _row(mirrored, np.uintp(0), means, shift, scale, cut, to)
+            else:
+                _row(pixels, first, means, shift, scale, cut, to)
 
 
 @njit(cache=True, nogil=True)
-def _mirror(pixels, out):
+def _mirror(pixels, first, out):
     """The row's pixels in reverse; colours written out and indices unsigned, or it takes three times as long."""
-    last = np.uintp(len(out) - 3)
+    last = first + np.uintp(len(out)) - np.uintp(3)
     for x in range(np.uintp(len(out) // 3)):
         to = np.uintp(3) * x
         source = last - to
@@ -240,6 +244,6 @@ def _mirror(pixels, out):
 
 
 @njit(cache=True, nogil=True)
-def _row(pixels, mean, shift, scale, out):
-    for i in range(np.uintp(len(out))):
-        out[i] = (np.float32(pixels[i]) - mean[i] + shift[i]) * scale[i]
+def _row(pixels, first, means, shift, scale, out, to):
+    for i in range(np.uintp(len(shift))):
+        out[to + i] = (np.float32(pixels[first + i]) - means[to + i] + shift[i]) * scale[i]
