@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import torch
 import torch.utils.deterministic
 
+from alexnet import cores
 from alexnet.errors import MachineError, UsageError
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -97,16 +98,8 @@ def versions() -> dict:
     return gpu | {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "cpu": cpu_name(),
+        "cpu": cores.cpu_name(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
     }
-
-
-def cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"

@@ -46,12 +46,13 @@ def run(*arguments: str, **environment: str) -> str:
 
 def test_a_step_meets_each_loop_as_the_helper_compiles_it():
     both = dict.fromkeys(compile_ahead.LOOPS, 2)  # float32 and bfloat16
-    both |= {"cut": 1, "to_points": 1, "from_points": 1, "fives_forward": 1, "fives_backward": 1}  # float32 alone
+    both |= dict.fromkeys(("cut", "to_points", "from_points", "fives_forward", "fives_backward"), 1)  # float32 alone
+    both["products"] = int(cores.by_amd())
     both |= {"channels_forward": 1, "channels_backward": 1}  # bfloat16 alone
     assert run("-c", STEP).split("\n")[:-1] == [f"{name} {types} True" for name, types in both.items()]
 
 
-WINOGRAD, MAP = ["to_points", "from_points"], ["map_forward", "map_backward"]
+WINOGRAD, MAP = ["to_points", "products", "from_points"], ["map_forward", "map_backward"]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,8 @@ WINOGRAD, MAP = ["to_points", "from_points"], ["map_forward", "map_backward"]
         ("cifar_quick", "float32", []),
     ],
 )
-def test_what_a_net_needs(preset, number_type, names):
+def test_what_a_net_needs(monkeypatch, preset, number_type, names):
+    monkeypatch.setattr(cores, "by_amd", lambda: True)
     assert compile_ahead.needed(spec.preset(preset, classes=10).net, number_type) == ["cut", *names, "update"]
 
 

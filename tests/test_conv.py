@@ -79,7 +79,8 @@ def test_chunks_of_pictures_change_nothing(monkeypatch):
     parts = case(*shape)
     again = winograd.conv2d(*parts, 2, 2)
     dx2, dw2 = torch.autograd.grad(again.square().sum(), parts[:2])
-    torch.testing.assert_close((again, dx2, dw2), (y, dx, dw), rtol=1e-5, atol=1e-3)
+    for part, one in zip((again, dx2, dw2), (y, dx, dw), strict=True):  # few rows are multiplied by other loops
+        torch.testing.assert_close(part, one, rtol=0, atol=1e-5 * one.abs().max().item())
 
 
 def test_the_same_bits_every_time():

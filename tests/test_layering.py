@@ -17,6 +17,7 @@ LAYERS = [
     ("values",),
     ("spec", "log", "machine", "tables", "kernels.threads", "kernels.compiled", "kernels.gpu"),
     (
+        "kernels.gemm_block",
         "kernels.lrn_numba",
         "kernels.pool_numba",
         "kernels.update_numba",
@@ -24,6 +25,7 @@ LAYERS = [
         "kernels.elementwise_triton",
     ),
     (
+        "kernels.gemm_numba",
         "kernels.lrn_map_numba",
         "kernels.lrn_triton",
         "kernels.update_triton",

@@ -18,13 +18,14 @@ from llvmlite.binding import get_host_cpu_features
 
 from alexnet import cores
 from alexnet.data import augment
-from alexnet.kernels import lrn_map_numba, lrn_numba, update_numba, winograd_numba
+from alexnet.kernels import gemm_numba, lrn_map_numba, lrn_numba, update_numba, winograd_numba
 from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS
 from alexnet.spec import DataSpec, NetSpec
 
 LOOPS = {  # as a training meets them
     "cut": augment.cut_loop,
     "to_points": winograd_numba.to_points,
+    "products": gemm_numba.products,  # on AMD's processors
     "from_points": winograd_numba.from_points,
     "fives_forward": lrn_numba.fives_forward,  # in float32
     "channels_forward": lrn_numba.channels_forward,  # in bfloat16
@@ -56,7 +57,7 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
     wide = [conv.channels // net.towers >= ENOUGH_CHANNELS for conv in convs]
     wanted = {"cut", "update"}
     if number_type == "float32" and any(before and after for before, after in pairwise(wide)):
-        wanted |= {"to_points", "from_points"}
+        wanted |= {"to_points", "from_points"} | ({"products"} if cores.by_amd() else set())
     if "rnorm" in words:
         wanted |= {"map_forward", "map_backward"}
     if "lrn" in words:
@@ -92,6 +93,7 @@ def compile_loop(name: str, number_type: str) -> None:
     copy = x if number_type == "bfloat16" else update_numba.NOTHING
     tiling, matrix = winograd_numba.Tiling(*[1] * 10), wide.reshape(2, 4)
     arguments = {
+        "products": (wide, wide, wide, gemm_numba.Sizes(*[1] * 11), 0, 0, False),
         "to_points": (wide, wide, 0, 0, tiling, matrix),
         "from_points": (wide, wide, 0, 0, tiling, matrix, wide),
         "fives_forward": (wide, wide, 0, 0, 1, one, one),

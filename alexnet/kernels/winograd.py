@@ -4,7 +4,7 @@
 
 A 5 x 5 kernel takes 64 products a tile of 4 x 4 and pair of channels instead of 400, a 3 x 3 one 36 instead of 144,
 49 instead of 225 for 5 x 5, or 64 instead of 324 for 6 x 6 (Lavin and Gray 2016). Each of these points is one matrix
-product over all tiles, so the work is left to the BLAS. The matrices are those of Toom and Cook: a product of
+product over all tiles (kernels/gemm.py). The matrices are those of Toom and Cook: a product of
 polynomials from its values at a few points. The gradients are the transposed maps. Only rounding differs from the
 definition: a few times as much.
 """
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from alexnet.kernels import gemm
 from alexnet.kernels.compiled import flat
 from alexnet.kernels.threads import over_rows
 
@@ -140,7 +141,8 @@ class Work:
         y = _maps(len(x), self.y)
         for chunk in self._chunks(len(x)):
             v = self._to_points(x[chunk], self.x, self.b)
-            m = torch.bmm(v, at_points.transpose(1, 2))
+            m = v.new_empty(*v.shape[:2], at_points.shape[1])
+            gemm.batched(v, at_points.transpose(1, 2), m)
             self._from_points(m, y[chunk], self.y, self.a, bias)
         return y
 
@@ -151,9 +153,10 @@ class Work:
             m, v = self._to_points(g[chunk], self.y, self.a.T), None
             if wants_dweight:
                 v = self._to_points(x[chunk], self.x, self.b)  # again: that is cheaper than to keep it
-                total.baddbmm_(m.transpose(1, 2), v)
+                gemm.batched(m.transpose(1, 2), v, total, add=True)
             if wants_dx:
-                v = torch.bmm(m, at_points, out=v)  # memory that is in cache
+                v = m.new_empty(*m.shape[:2], self.group_channels) if v is None else v  # memory that is in cache
+                gemm.batched(m, at_points, v)
                 self._from_points(v, dx[chunk], self.x, self.b.T, no_bias)
         return dx if wants_dx else None, self._kernel_gradient(total) if wants_dweight else None
 

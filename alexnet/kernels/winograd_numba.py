@@ -36,30 +36,33 @@ class Tiling(NamedTuple):
 
 
 @njit
-def _sum_terms(out, o, add, source, at, base, n, matrix, row):
-    """out[o + i] = sum_k matrix[row, k] * source[base + at[k] + i] for i < n, plus what is there with `add`; 4, 6 or 8
-    terms. Indices are unsigned: numba would look whether a signed one is negative, and LLVM not vectorise.
+def _sums(out, begin, places, add, source, base, at, n, matrix):
+    """out[begin + places[row] + i] = sum_k matrix[row, k] * source[base + at[k] + i] for i < n and every row, plus what
+    is there with `add`; 4, 6 or 8 terms. Indices are unsigned: numba would look whether a signed one is negative, and
+    LLVM not vectorise.
     """
-    n, y = np.uint64(n), np.uint64(o)
-    a, b, c, d = matrix[row, 0], matrix[row, 1], matrix[row, 2], matrix[row, 3]
+    n = np.uint64(n)
     p, q, r, s = np.uint64(base + at[0]), np.uint64(base + at[1]), np.uint64(base + at[2]), np.uint64(base + at[3])
-    if len(at) == 4:
+    for row in range(len(places)):
+        y = np.uint64(begin + places[row])
+        a, b, c, d = matrix[row, 0], matrix[row, 1], matrix[row, 2], matrix[row, 3]
+        if len(at) == 4:
+            for i in range(n):
+                total = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
+                out[y + i] = out[y + i] + total if add else total
+            continue
+        e, f, t, u = matrix[row, 4], matrix[row, 5], np.uint64(base + at[4]), np.uint64(base + at[5])
+        if len(at) == 6:
+            for i in range(n):
+                total = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
+                total += e * source[t + i] + f * source[u + i]
+                out[y + i] = out[y + i] + total if add else total
+            continue
+        g, h, v, w = matrix[row, 6], matrix[row, 7], np.uint64(base + at[6]), np.uint64(base + at[7])
         for i in range(n):
             total = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
+            total += (e * source[t + i] + f * source[u + i]) + (g * source[v + i] + h * source[w + i])
             out[y + i] = out[y + i] + total if add else total
-        return
-    e, f, t, u = matrix[row, 4], matrix[row, 5], np.uint64(base + at[4]), np.uint64(base + at[5])
-    if len(at) == 6:
-        for i in range(n):
-            total = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
-            total += e * source[t + i] + f * source[u + i]
-            out[y + i] = out[y + i] + total if add else total
-        return
-    g, h, v, w = matrix[row, 6], matrix[row, 7], np.uint64(base + at[6]), np.uint64(base + at[7])
-    for i in range(n):
-        total = (a * source[p + i] + b * source[q + i]) + (c * source[r + i] + d * source[s + i])
-        total += (e * source[t + i] + f * source[u + i]) + (g * source[v + i] + h * source[w + i])
-        out[y + i] = out[y + i] + total if add else total
 
 
 @njit
@@ -108,22 +111,19 @@ def to_points(x, points, first, last, tiling, matrix):
     tiles = len(points) // (side * side * tiling.channels)
     rows_at = _multiples(tiling.window, line, terms)
     columns_at = _columns_at(tiling.window, step, plane, run, terms)
+    lines_at, points_at = _multiples(side, line, side), _multiples(side, groups * tiles * run, side)
     lines = np.empty(side * line, np.float32)
     for picture in range(first, last):
         _spread(x, padded, picture, tiling, line, plane)
         for row in range(tiling.rows):
             for block in range(0, line, BLOCK_FLOATS):
                 size = min(BLOCK_FLOATS, line - block)
-                for i in range(side):
-                    start = row * step * line + block
-                    _sum_terms(lines, i * line + block, False, padded, rows_at, start, size, matrix, i)
+                _sums(lines, block, lines_at, False, padded, row * step * line + block, rows_at, size, matrix)
             tile = (picture * tiling.rows + row) * tiling.columns
             for i in range(side):
                 for group in range(groups):
-                    start = i * line + group * step * plane
-                    for j in range(side):
-                        place = (((i * side + j) * groups + group) * tiles + tile) * run
-                        _sum_terms(points, place, False, lines, columns_at, start, tiling.columns * run, matrix, j)
+                    place, start = ((i * side * groups + group) * tiles + tile) * run, i * line + group * step * plane
+                    _sums(points, place, points_at, False, lines, start, columns_at, tiling.columns * run, matrix)
 
 
 @njit
@@ -137,8 +137,8 @@ def _spread(x, padded, picture, tiling, line, plane):
             source = ((picture * tiling.height + y) * tiling.width + column) * tiling.channels
             place = _pixel(y, column, tiling, line, plane)
             for group in range(tiling.groups):
-                here, there = place + group * tiling.step * plane, source + group * run
-                for i in range(run):
+                here, there = np.uint64(place + group * tiling.step * plane), np.uint64(source + group * run)
+                for i in range(np.uint64(run)):
                     padded[here + i] = x[there + i]
 
 
@@ -153,7 +153,8 @@ def from_points(points, y, first, last, tiling, matrix, bias):
     tiles = len(points) // (side * side * tiling.channels)
     length = tiling.columns * run  # of a row of tiles at one point
     points_at = _multiples(side, side * groups * tiles * run, terms)
-    sums_at = _multiples(side, length, terms)
+    sums_at, lines_at = _multiples(side, length, terms), _multiples(window, side * length, window)
+    columns_at = _columns_at(window, step, plane, run, window)
     sums = np.empty(window * side * length, np.float32)
     for picture in range(first, last):
         for i in range(len(padded)):
@@ -163,13 +164,10 @@ def from_points(points, y, first, last, tiling, matrix, bias):
             for group in range(groups):
                 for j in range(side):
                     start = ((j * groups + group) * tiles + tile) * run
-                    for i in range(window):
-                        _sum_terms(sums, (i * side + j) * length, False, points, points_at, start, length, matrix, i)
+                    _sums(sums, j * length, lines_at, False, points, start, points_at, length, matrix)
                 for i in range(window):
-                    for j in range(window):
-                        column = (group * step + j % step) * plane + (j // step) * run
-                        place = (row * step + i) * line + column
-                        _sum_terms(padded, place, True, sums, sums_at, i * side * length, length, matrix, j)
+                    place, start = (row * step + i) * line + group * step * plane, i * side * length
+                    _sums(padded, place, columns_at, True, sums, start, sums_at, length, matrix)
         _gather(padded, y, picture, tiling, line, plane, bias)
 
 
@@ -182,7 +180,7 @@ def _gather(padded, y, picture, tiling, line, plane, bias):
             target = ((picture * tiling.height + row) * tiling.width + column) * tiling.channels
             place = _pixel(row, column, tiling, line, plane)
             for group in range(tiling.groups):
-                here, there = place + group * tiling.step * plane, target + group * run
-                inside, outside, more = padded[here:], y[there : there + run], bias[group * run :]
-                for i in range(run):
-                    outside[i] = inside[i] + more[i]
+                here, there = np.uint64(place + group * tiling.step * plane), np.uint64(target + group * run)
+                first = np.uint64(group * run)
+                for i in range(np.uint64(run)):
+                    y[there + i] = padded[here + i] + bias[first + i]

@@ -1,0 +1,106 @@
+"""The innermost block of a matrix product, written in LLVM's language: numba's own vectors would not stay in registers.
+
+    block_of(rows, vectors)     c (rows, vectors * VECTOR) = a @ panel, or c += a @ panel
+
+Every step of the depth multiplies a column of a, number by number, with one line of the panel; all sums stay in
+registers until the end. So a step needs rows + vectors reads for rows * vectors multiply-adds.
+"""
+
+from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+
+def _has_avx512() -> bool:
+    try:
+        return get_host_cpu_features().get("avx512f", False)
+    except RuntimeError:  # LLVM does not know this processor
+        return False
+
+
+VECTOR = 16 if _has_avx512() else 8  # float32 in one
+F32, I64 = ir.FloatType(), ir.IntType(64)
+LINE = ir.VectorType(F32, VECTOR)
+
+
+def block_of(rows: int, vectors: int):
+    """The compiled block: of a, c flat arrays from places a_at, c_at on; the panel (depth, vectors * VECTOR) is dense,
+    and depth at least 1.
+    """
+
+    @intrinsic
+    def block(typing, a, a_at, a_row, a_depth, panel, c, c_at, c_row, depth, add):
+        number = types.int64
+        signature = types.void(a, number, number, number, panel, c, number, number, number, types.boolean)
+
+        def emit(context, builder, signature, arguments):
+            a, a_at, a_row, a_depth, panel, c, c_at, c_row, depth, add = arguments
+            a, panel, c = (
+                context.make_array(signature.args[i])(context, builder, array).data
+                for i, array in ((0, a), (4, panel), (5, c))
+            )
+            sums = _sums(builder, _moved(builder, a, a_at), a_row, a_depth, panel, rows, vectors, depth)
+            for r, v in _each(rows, vectors):
+                place = _moved(builder, c, c_at, builder.mul(c_row, I64(r)), I64(v * VECTOR))
+                more = builder.fadd(_read_line(builder, place), sums[r, v])
+                place = builder.bitcast(place, LINE.as_pointer())
+                builder.store(builder.select(add, more, sums[r, v]), place, align=4)
+            return context.get_dummy_value()
+
+        return signature, emit
+
+    return block
+
+
+def _each(rows: int, vectors: int) -> list[tuple[int, int]]:
+    return [(r, v) for r in range(rows) for v in range(vectors)]
+
+
+def _sums(builder, a, a_row, a_depth, panel, rows: int, vectors: int, depth) -> dict:
+    """The loop over the depth; {(row, vector): LLVM's value of its sum}.
+
+    Every third row of a has a pointer, from which the next two are one and two steps away: a pointer for each row would
+    not find a register.
+    """
+    before, loop, after = builder.block, *map(builder.append_basic_block, ("depth", "summed"))
+    begins = [_moved(builder, a, builder.mul(a_row, I64(r))) for r in range(0, rows, 3)]
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    k, line = builder.phi(I64), builder.phi(panel.type)
+    thirds = [builder.phi(a.type) for _ in begins]
+    sums = {place: builder.phi(LINE) for place in _each(rows, vectors)}
+    of_panel = [_read_line(builder, _moved(builder, line, I64(v * VECTOR))) for v in range(vectors)]
+    steps = [I64(0), a_row, builder.mul(a_row, I64(2))]
+    of_a = [_read_everywhere(builder, _moved(builder, thirds[r // 3], steps[r % 3])) for r in range(rows)]
+    kind = ir.FunctionType(LINE, [LINE] * 3)
+    fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{VECTOR}f32")
+    added = {(r, v): builder.call(fma, [of_a[r], of_panel[v], total]) for (r, v), total in sums.items()}
+    following = builder.add(k, I64(1))
+    carried = [(k, I64(0), following), (line, panel, _moved(builder, line, I64(vectors * VECTOR)))]
+    carried += [(third, begin, _moved(builder, third, a_depth)) for third, begin in zip(thirds, begins, strict=True)]
+    carried += [(sums[place], LINE(None), added[place]) for place in sums]
+    for phi, first, then in carried:
+        phi.add_incoming(first, before)
+        phi.add_incoming(then, loop)
+    builder.cbranch(builder.icmp_signed("<", following, depth), loop, after)
+    builder.position_at_end(after)
+    return added
+
+
+def _moved(builder, pointer, *steps):
+    for step in steps:
+        pointer = builder.gep(pointer, [step])
+    return pointer
+
+
+def _read_line(builder, pointer):
+    return builder.load(builder.bitcast(pointer, LINE.as_pointer()), align=4)
+
+
+def _read_everywhere(builder, pointer):
+    """One number in all places of a line."""
+    nothing, places = LINE(ir.Undefined), ir.VectorType(ir.IntType(32), VECTOR)(None)
+    first = builder.insert_element(nothing, builder.load(pointer), ir.IntType(32)(0))
+    return builder.shuffle_vector(first, nothing, places)
