@@ -9,6 +9,7 @@ import torch
 
 from alexnet import cores, machine, spec
 from alexnet.kernels import compile_ahead
+from alexnet.kernels.compiled import wide_vectors
 
 STEP = """
 import numpy as np
@@ -46,9 +47,9 @@ def run(*arguments: str, **environment: str) -> str:
 
 def test_a_step_meets_each_loop_as_the_helper_compiles_it():
     both = dict.fromkeys(compile_ahead.LOOPS, 2)  # float32 and bfloat16
-    both |= dict.fromkeys(("cut", "to_points", "from_points", "fives_forward", "fives_backward"), 1)  # float32 alone
-    both["products"] = int(cores.by_amd())
-    both |= {"channels_forward": 1, "channels_backward": 1}  # bfloat16 alone
+    both |= {"cut": 1, "to_points": 1, "from_points": 1, "products": int(cores.by_amd())}  # float32 alone
+    both |= dict.fromkeys(("fives_forward", "fives_backward"), 1 + wide_vectors())
+    both |= dict.fromkeys(("channels_forward", "channels_backward"), 1 - wide_vectors())  # bfloat16 alone
     assert run("-c", STEP).split("\n")[:-1] == [f"{name} {types} True" for name, types in both.items()]
 
 
@@ -56,18 +57,20 @@ WINOGRAD, MAP = ["to_points", "products", "from_points"], ["map_forward", "map_b
 
 
 @pytest.mark.parametrize(
-    ("preset", "number_type", "names"),
+    ("preset", "number_type", "wide", "names"),
     [
-        ("as_run", "float32", [*WINOGRAD, "fives_forward", *MAP, "fives_backward"]),
-        ("as_run", "bfloat16", ["channels_forward", *MAP, "channels_backward"]),
-        ("as_published", "bfloat16", ["channels_forward", "channels_backward"]),
-        ("modern", "float32", WINOGRAD),
-        ("modern", "bfloat16", []),
-        ("cifar_quick", "float32", []),
+        ("as_run", "float32", False, [*WINOGRAD, "fives_forward", *MAP, "fives_backward"]),
+        ("as_run", "bfloat16", True, ["fives_forward", *MAP, "fives_backward"]),
+        ("as_run", "bfloat16", False, ["channels_forward", *MAP, "channels_backward"]),
+        ("as_published", "bfloat16", False, ["channels_forward", "channels_backward"]),
+        ("modern", "float32", True, WINOGRAD),
+        ("modern", "bfloat16", False, []),
+        ("cifar_quick", "float32", False, []),
     ],
 )
-def test_what_a_net_needs(monkeypatch, preset, number_type, names):
+def test_what_a_net_needs(monkeypatch, preset, number_type, wide, names):
     monkeypatch.setattr(cores, "by_amd", lambda: True)
+    monkeypatch.setattr(compile_ahead, "wide_vectors", lambda: wide)
     assert compile_ahead.needed(spec.preset(preset, classes=10).net, number_type) == ["cut", *names, "update"]
 
 
@@ -123,6 +126,7 @@ def test_what_the_helper_has_made_is_in_the_cache(tmp_path):
 )
 def test_helpers_are_started_where_loops_are_missing(monkeypatch, usable, cached, started):
     seen = []
+    monkeypatch.setattr(compile_ahead, "wide_vectors", lambda: False)
     monkeypatch.setattr(compile_ahead, "_is_cached", lambda loop: cached)
     monkeypatch.setattr(cores, "usable", lambda: usable)
     monkeypatch.setattr(subprocess, "Popen", lambda command, **_: seen.append(command[3:]))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from alexnet.errors import UsageError
-from alexnet.kernels import lrn
+from alexnet.kernels import compiled, lrn
 
 BACKENDS = ("reference", "numba")  # "triton": tests/test_lrn_triton.py
 SHAPES = [(1, 1, 1, 1), (2, 5, 3, 7), (3, 48, 5, 4), (1, 97, 2, 3), (0, 6, 3, 3)]
@@ -195,6 +195,18 @@ def test_silence_without_k_is_zero(beta, backend):
             assert (y[:, :, 3:, :2] == 0).all()
             assert (dx[:, :, 3:, :2] == 0).all()
             assert dx.isfinite().all()
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_papers_norm_in_bfloat16_is_the_formula_with_and_without_wide_vectors(monkeypatch, groups, wide):
+    monkeypatch.setattr(compiled, "wide_vectors", lambda: wide)
+    x, numbers = random((3, 50, 5, 4), torch.bfloat16), (5, 0.5, 0.75, 1.0)
+    with lrn.use("numba"):
+        y, dx = gradients(lrn.local_response_norm, x, *numbers, groups=groups)
+    close(y, channels_by_loops(x.double().numpy(), *numbers, groups=groups), torch.bfloat16)
+    wanted = gradients(lrn.channels_reference, x.double(), *numbers, groups=groups)[1]
+    torch.testing.assert_close(dx.double(), wanted, rtol=2**-8, atol=2**-8)
 
 
 def test_bfloat16_is_rounded_to_nearest_even():

@@ -19,6 +19,7 @@ from llvmlite.binding import get_host_cpu_features
 from alexnet import cores
 from alexnet.data import augment
 from alexnet.kernels import gemm_numba, lrn_map_numba, lrn_numba, update_numba, winograd_numba
+from alexnet.kernels.compiled import wide_vectors
 from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS
 from alexnet.spec import DataSpec, NetSpec
 
@@ -27,8 +28,8 @@ LOOPS = {  # as a training meets them
     "to_points": winograd_numba.to_points,
     "products": gemm_numba.products,  # on AMD's processors
     "from_points": winograd_numba.from_points,
-    "fives_forward": lrn_numba.fives_forward,  # in float32
-    "channels_forward": lrn_numba.channels_forward,  # in bfloat16
+    "fives_forward": lrn_numba.fives_forward,  # in float32, or with AVX-512
+    "channels_forward": lrn_numba.channels_forward,  # in bfloat16 without
     "map_forward": lrn_map_numba.map_forward,
     "map_backward": lrn_map_numba.map_backward,
     "channels_backward": lrn_numba.channels_backward,
@@ -61,7 +62,8 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
     if "rnorm" in words:
         wanted |= {"map_forward", "map_backward"}
     if "lrn" in words:
-        over = "fives" if number_type == "float32" and (net.lrn.size, net.lrn.beta) == (5, 0.75) else "channels"
+        fives = (net.lrn.size, net.lrn.beta) == (5, 0.75) and (number_type == "float32" or wide_vectors())
+        over = "fives" if fives else "channels"
         wanted |= {f"{over}_forward", f"{over}_backward"}
     return [name for name in LOOPS if name in wanted]
 
@@ -96,12 +98,12 @@ def compile_loop(name: str, number_type: str) -> None:
         "products": (wide, wide, wide, gemm_numba.Sizes(*[1] * 11), 0, 0, False),
         "to_points": (wide, wide, 0, 0, tiling, matrix),
         "from_points": (wide, wide, 0, 0, tiling, matrix, wide),
-        "fives_forward": (wide, wide, 0, 0, 1, one, one),
+        "fives_forward": (x, x, 0, 0, 1, one, one),
         "channels_forward": (x, x, 0, 0, 1, 0, 1, one, one, one),
         "map_forward": (x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
         "map_backward": (x, x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
         "channels_backward": (x, x, x, 0, 0, 1, 0, 1, one, one, one),
-        "fives_backward": (wide, wide, wide, 0, 0, 1, one, one),
+        "fives_backward": (x, x, x, 0, 0, 1, one, one),
         "update": (wide, wide, x, copy, 0, 0, one, one, one),
     }
     LOOPS[name](*arguments[name])

@@ -5,10 +5,12 @@ bfloat16 comes as its bits (uint16), is computed with in float32, and rounded to
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
+from llvmlite.binding import get_host_cpu_features
 from numba.extending import overload
 
 if TYPE_CHECKING:
@@ -21,6 +23,15 @@ def flat(t: Tensor) -> np.ndarray:
 
     t = t.detach().as_strided((t.numel(),), (1,))
     return (t.view(torch.uint16) if t.dtype == torch.bfloat16 else t).numpy()
+
+
+@lru_cache
+def wide_vectors() -> bool:
+    """Whether vectors are of 16 float32 here, and there are 32 of them (AVX-512)."""
+    try:
+        return get_host_cpu_features().get("avx512f", False)
+    except RuntimeError:  # LLVM does not know this processor
+        return False
 
 
 def njit(function):

@@ -7,20 +7,13 @@ registers until the end. So a step needs rows + vectors reads for rows * vectors
 """
 
 from llvmlite import ir
-from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from alexnet.kernels.compiled import wide_vectors
 
-def _has_avx512() -> bool:
-    try:
-        return get_host_cpu_features().get("avx512f", False)
-    except RuntimeError:  # LLVM does not know this processor
-        return False
-
-
-VECTOR = 16 if _has_avx512() else 8  # float32 in one
+VECTOR = 16 if wide_vectors() else 8  # float32 in one
 F32, I64 = ir.FloatType(), ir.IntType(64)
 LINE = ir.VectorType(F32, VECTOR)
 

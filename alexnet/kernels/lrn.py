@@ -27,7 +27,7 @@ from alexnet.kernels.threads import over_rows
 
 BACKENDS = ("reference", "numba", "triton")
 COMPILED_TYPES = (torch.float32, torch.bfloat16)
-PAPERS = (2, 5, 0.75, torch.float32)  # places before the centre, window, beta: over channels, with loops of their own
+PAPERS = (2, 5, 0.75)  # places before the centre, window, beta: over channels, with loops of their own
 ROWS_PER_PIECE = 256  # about 0.1 ms of work: below it a thread costs more than it brings
 _forced: ContextVar[str | None] = ContextVar("lrn_backend", default=None)
 
@@ -97,9 +97,10 @@ def local_response_norm(
         return _on_gpu(x_nchw, (1, 1, 0, 1), (channels, 1, before, length), (k, alpha / size, beta))
     scale, rows = tuple(map(np.float32, (k, alpha / size, beta))), x_nchw.numel() // max(channels, 1)
     from alexnet.kernels import lrn_numba as loops  # imports numba (0.4 s): only when first needed
+    from alexnet.kernels.compiled import wide_vectors
 
     both, numbers = (loops.channels_forward, loops.channels_backward), (channels, before, length, *scale)
-    if (before, length, beta, x_nchw.dtype) == PAPERS:
+    if (before, length, beta) == PAPERS and (x_nchw.dtype == torch.float32 or wide_vectors()):
         both, numbers = (loops.fives_forward, loops.fives_backward), (channels, *scale[:2])
     return _compiled(x_nchw, both, rows, ROWS_PER_PIECE, numbers)
 

@@ -200,8 +200,8 @@ def channels_backward(x, g, dx, first, last, channels, before, length, k, a, bet
         _gradient(x, g, dx, origin, channels, rows, channels, factors, sums, START, pitch, share)
 
 
-# The paper's window of five and power of 0.75 in float32: sums and powers in the loops that read and write the maps.
-# With bfloat16's conversions on top, these would be too long for a processor to have enough of their rounds in work.
+# The paper's window of five and power of 0.75: sums and powers in the loops that read and write the maps. Without
+# AVX-512, bfloat16's conversions make them too long for a processor to have enough of their rounds in work.
 
 
 @njit
@@ -217,7 +217,7 @@ def _scale_fives(x, y, origin, rows, width, squares, pitch, k, a):
         row, tile = np.uintp(origin + r * width), np.uintp(r * pitch)
         for c in range(np.uintp(width)):
             q = _quarter_power(k + a * _five(squares, tile + c))
-            y[row + c] = x[row + c] * (q * q * q)
+            put(y, row + c, widen(x[row + c]) * (q * q * q))
 
 
 @njit
@@ -227,9 +227,9 @@ def _weigh_fives(x, g, origin, rows, width, squares, pitch, k, a, direct, weighe
         row, tile, padded = np.uintp(origin + r * width), np.uintp(r * pitch), np.uintp(r * pitch + 2)
         for c in range(np.uintp(width)):
             q = _quarter_power(k + a * _five(squares, tile + c))
-            scaled = g[row + c] * (q * q * q)
+            scaled = widen(g[row + c]) * (q * q * q)
             direct[tile + c] = scaled
-            weighed[padded + c] = scaled * x[row + c] * ((q * q) * (q * q))
+            weighed[padded + c] = scaled * widen(x[row + c]) * ((q * q) * (q * q))
 
 
 @njit
@@ -237,7 +237,7 @@ def _gradient_fives(x, dx, origin, rows, width, direct, weighed, pitch, share):
     for r in range(rows):
         row, tile = np.uintp(origin + r * width), np.uintp(r * pitch)
         for c in range(np.uintp(width)):
-            dx[row + c] = direct[tile + c] - share * x[row + c] * _five(weighed, tile + c)
+            put(dx, row + c, direct[tile + c] - share * widen(x[row + c]) * _five(weighed, tile + c))
 
 
 @njit
