@@ -47,7 +47,8 @@ def run(*arguments: str, **environment: str) -> str:
 
 def test_a_step_meets_each_loop_as_the_helper_compiles_it():
     both = dict.fromkeys(compile_ahead.LOOPS, 2)  # float32 and bfloat16
-    both |= {"cut": 1, "to_points": 1, "from_points": 1, "products": int(cores.by_amd())}  # float32 alone
+    both |= {"cut": 1, "to_points": 1, "from_points": 1, "gradient_at_places": 1}  # float32 alone
+    both["products"] = int(cores.by_amd())
     both |= dict.fromkeys(("fives_forward", "fives_backward"), 1 + wide_vectors())
     both |= dict.fromkeys(("channels_forward", "channels_backward"), 1 - wide_vectors())  # bfloat16 alone
     assert run("-c", STEP).split("\n")[:-1] == [f"{name} {types} True" for name, types in both.items()]
@@ -59,13 +60,13 @@ WINOGRAD, MAP = ["to_points", "products", "from_points"], ["map_forward", "map_b
 @pytest.mark.parametrize(
     ("preset", "number_type", "wide", "names"),
     [
-        ("as_run", "float32", False, [*WINOGRAD, "fives_forward", *MAP, "fives_backward"]),
+        ("as_run", "float32", False, [*WINOGRAD, "fives_forward", *MAP, "fives_backward", "gradient_at_places"]),
         ("as_run", "bfloat16", True, ["fives_forward", *MAP, "fives_backward"]),
         ("as_run", "bfloat16", False, ["channels_forward", *MAP, "channels_backward"]),
         ("as_published", "bfloat16", False, ["channels_forward", "channels_backward"]),
-        ("modern", "float32", True, WINOGRAD),
+        ("modern", "float32", True, [*WINOGRAD, "gradient_at_places"]),
         ("modern", "bfloat16", False, []),
-        ("cifar_quick", "float32", False, []),
+        ("cifar_quick", "float32", False, ["gradient_at_places"]),
     ],
 )
 def test_what_a_net_needs(monkeypatch, preset, number_type, wide, names):

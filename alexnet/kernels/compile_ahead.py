@@ -18,7 +18,7 @@ from llvmlite.binding import get_host_cpu_features
 
 from alexnet import cores
 from alexnet.data import augment
-from alexnet.kernels import gemm_numba, lrn_map_numba, lrn_numba, update_numba, winograd_numba
+from alexnet.kernels import gemm_numba, lrn_map_numba, lrn_numba, pool_numba, update_numba, winograd_numba
 from alexnet.kernels.compiled import wide_vectors
 from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS
 from alexnet.spec import DataSpec, NetSpec
@@ -34,6 +34,7 @@ LOOPS = {  # as a training meets them
     "map_backward": lrn_map_numba.map_backward,
     "channels_backward": lrn_numba.channels_backward,
     "fives_backward": lrn_numba.fives_backward,
+    "gradient_at_places": pool_numba.gradient_at_places,  # in float32
     "update": update_numba.update,
 }
 MOST_HELPERS = 3
@@ -59,6 +60,8 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
     wanted = {"cut", "update"}
     if number_type == "float32" and any(before and after for before, after in pairwise(wide)):
         wanted |= {"to_points", "from_points"} | ({"products"} if cores.by_amd() else set())
+    if number_type == "float32" and "pool" in words:
+        wanted |= {"gradient_at_places"}
     if "rnorm" in words:
         wanted |= {"map_forward", "map_backward"}
     if "lrn" in words:
@@ -104,6 +107,7 @@ def compile_loop(name: str, number_type: str) -> None:
         "map_backward": (x, x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
         "channels_backward": (x, x, x, 0, 0, 1, 0, 1, one, one, one),
         "fives_backward": (x, x, x, 0, 0, 1, one, one),
+        "gradient_at_places": (wide.astype(np.int16), wide, wide, 0, 0, 1, 1, 1, 1, 1, 1, 1),
         "update": (wide, wide, x, copy, 0, 0, one, one, one),
     }
     LOOPS[name](*arguments[name])

@@ -49,7 +49,9 @@ def on_gpu(x_nchw: Tensor, size: int, stride: int, ceil: bool = False) -> Tensor
 
 
 class _Lean(torch.autograd.Function):
-    """PyTorch's loops, but x is not kept for the gradient, and a place in its map takes two bytes instead of eight."""
+    """PyTorch's loops, but x is not kept for the gradient, and a place in its map takes two bytes instead of eight. In
+    float32 the gradient has a loop of its own, to the same bits.
+    """
 
     @staticmethod
     def forward(ctx, x_nchw: Tensor, size: int, stride: int, ceil: bool) -> Tensor:
@@ -64,8 +66,21 @@ class _Lean(torch.autograd.Function):
     def backward(ctx, g_nchw: Tensor) -> tuple:
         (places,) = ctx.saved_tensors
         dx = torch.empty(ctx.shape, dtype=g_nchw.dtype, memory_format=ctx.format)  # stands for x: its shape counts
+        if dx.dtype == torch.float32 and ctx.format == torch.channels_last and find_spec("numba"):
+            _collect(places, g_nchw, dx, ctx.numbers[0][0], ctx.numbers[1][0])
+            return dx, None, None, None
         torch.ops.aten.max_pool2d_with_indices_backward(g_nchw, dx, *ctx.numbers, places.long(), grad_input=dx)
         return dx, None, None, None
+
+
+def _collect(places_nchw: Tensor, g_nchw: Tensor, dx_nchw: Tensor, size: int, stride: int) -> None:
+    """Fills dx, channels_last, from the windows' maxima."""
+    from alexnet.kernels import pool_numba
+    from alexnet.kernels.compiled import flat
+
+    arrays = [flat(t.contiguous(memory_format=torch.channels_last)) for t in (places_nchw, g_nchw, dx_nchw)]
+    (n, c, h, w), outputs = dx_nchw.shape, places_nchw.shape[2:]
+    over_rows(lambda a, b: pool_numba.gradient_at_places(*arrays, a, b, h, w, c, *outputs, size, stride), n * h)
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:

@@ -1,7 +1,7 @@
-"""The gradient of max pooling as one compiled loop; see pool.py.
+"""The gradients of max pooling as compiled loops; see pool.py.
 
 Arrays are flat, (N, H, W, C). Every pixel collects from the windows it lies in, up to ceil(size / stride)^2 of them, so
-rows are independent; it is summed in float32 and written once.
+rows are independent; it is summed in float32 and written once. `gradient` is 2012's, `gradient_at_places` PyTorch's.
 """
 
 import numpy as np
@@ -44,3 +44,24 @@ def _widen(values, wide):
 def _put(values, wide):
     for c in range(len(wide)):
         put(values, c, wide[c])
+
+
+@njit
+def gradient_at_places(places, g, dx, first, last, height, width, channels, out_height, out_width, size, stride):
+    """Rows [first, last) of N * height; places int16: which pixel of its map each window's maximum is."""
+    total = np.zeros(channels, np.float32)
+    for row in range(first, last):
+        image, i = row // height, row % height
+        first_i, last_i = max(0, (i - size + stride) // stride), min(out_height - 1, i // stride)
+        for j in range(width):
+            total[:] = ZERO
+            here = np.int16(i * width + j)
+            first_j, last_j = max(0, (j - size + stride) // stride), min(out_width - 1, j // stride)
+            for out_i in range(first_i, last_i + 1):
+                for out_j in range(first_j, last_j + 1):
+                    window = np.uintp(((image * out_height + out_i) * out_width + out_j) * channels)
+                    for c in range(np.uintp(channels)):
+                        total[c] += g[window + c] if places[window + c] == here else ZERO
+            at = np.uintp((row * width + j) * channels)
+            for c in range(np.uintp(channels)):
+                dx[at + c] = total[c]
