@@ -1,6 +1,7 @@
 """Every benchmark runs once at toy size and gives rows with the fixed keys."""
 
 import importlib
+import subprocess
 
 import pytest
 
@@ -32,6 +33,24 @@ def test_a_row_says_where_it_was_measured():
     where = turns.place()
     assert where["threads"] >= 1
     assert {"torch", "cpu", "python", "alexnet"} <= where["versions"].keys()
+    assert where["date"].count("-") == 2
+
+
+def test_a_row_has_the_commit_of_the_packages_own_repository_alone(tmp_path, monkeypatch):
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=tmp_path, check=True)
+
+    (tmp_path / "turns.py").write_text("")
+    monkeypatch.setattr(turns, "__file__", str(tmp_path / "turns.py"))
+    assert "commit" not in turns.place()
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "somebody's project")
+    assert "commit" not in turns.place()
+    git("add", "turns.py")
+    git("commit", "-q", "-m", "ours")
+    assert len(turns.place()["commit"]) >= 7
+    monkeypatch.setenv("PATH", "")
+    assert "commit" not in turns.place()
 
 
 def test_calls_take_turns():

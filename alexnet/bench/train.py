@@ -22,10 +22,10 @@ PEERS = {"as_run": stock.as_run, "torchvision": stock.torchvision}
 
 
 def rows(toy: bool, data: str | None = None) -> list[dict]:
-    """One row for as_run and one for torchvision's net, in the precision this machine is best at."""
+    """One row for as_run and one for torchvision's net in each precision that pays on this machine."""
     pack = ensure_pack(data)
-    precision, _ = machine.precision("auto", torch.device("cpu"))
-    return [_row(preset, pack, precision, toy) for preset in PEERS]
+    best, _ = machine.precision("auto", torch.device("cpu"))
+    return [_row(preset, pack, precision, toy) for precision in dict.fromkeys((best, "fp32")) for preset in PEERS]
 
 
 def _row(preset: str, pack: Pack, precision: str, toy: bool) -> dict:
@@ -54,6 +54,7 @@ def _row(preset: str, pack: Pack, precision: str, toy: bool) -> dict:
         "share_of_gemm_limit": round(limit_s / times_s["ours"], 3),
         "precision": precision,
         "batch": batch,
+        "data": f"{len(pack.splits['train']):,} pictures, {pack.size_px} px, {pack.encoding}",
     }
 
 

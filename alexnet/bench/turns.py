@@ -5,8 +5,12 @@ measured.
 from __future__ import annotations
 
 import statistics
+import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
 
 import torch
 
@@ -35,5 +39,16 @@ def gemm(size: int, dtype: torch.dtype, device: str = "cpu") -> Callable[[], obj
 
 
 def place() -> dict:
-    """Versions, processor and threads, for a row."""
-    return {"versions": {"alexnet": __version__, **machine.versions()}, "threads": torch.get_num_threads()}
+    """Versions, processor, threads, day and commit, for a row."""
+    versions = {"alexnet": __version__, **machine.versions()}
+    return {"versions": versions, "threads": torch.get_num_threads(), **_commit(), "date": date.today().isoformat()}
+
+
+def _commit() -> dict:
+    """{"commit": ...}, or nothing where the package does not lie in its own repository."""
+    answers = []
+    for question in (["ls-files", "--error-unmatch", __file__], ["rev-parse", "--short", "HEAD"]):
+        with suppress(OSError):  # no git here
+            git = subprocess.run(["git", *question], cwd=Path(__file__).parent, capture_output=True, text=True)
+            answers.append(git.stdout.strip() if git.returncode == 0 else "")
+    return {"commit": answers[1]} if answers and all(answers) else {}

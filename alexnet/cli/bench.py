@@ -38,7 +38,7 @@ def bench(
     rows = []
     for name in names:
         for row in importlib.import_module(f"alexnet.bench.{name}").rows(toy, data):
-            rows.append({"toy": toy, **row, **place()})
+            rows.append({"toy": toy, **row, "command": f"alexnet bench {name}", **place()})
             if out is not None:  # at once: the next one may take minutes
                 with open(out, "a") as file:
                     file.write(json_module.dumps(rows[-1]) + "\n")
