@@ -10,15 +10,10 @@ def usable() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@lru_cache
 def cpu_name() -> str:
     try:
         with open("/proc/cpuinfo") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or "unknown"
-
-
-@lru_cache
-def by_amd() -> bool:
-    """PyTorch's float32 products run at half of what AMD's processors can do: Intel's MKL computes them."""
-    return "AMD" in cpu_name()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alexnet import cores, machine, spec
-from alexnet.kernels import compile_ahead
+from alexnet.kernels import compile_ahead, gemm_numba
 from alexnet.kernels.compiled import wide_vectors
 
 STEP = """
@@ -48,7 +48,7 @@ def run(*arguments: str, **environment: str) -> str:
 def test_a_step_meets_each_loop_as_the_helper_compiles_it():
     both = dict.fromkeys(compile_ahead.LOOPS, 2)  # float32 and bfloat16
     both |= {"cut": 1, "to_points": 1, "from_points": 1, "gradient_at_places": 1}  # float32 alone
-    both["products"] = int(cores.by_amd())
+    both["products"] = int(gemm_numba.pay())
     both |= dict.fromkeys(("fives_forward", "fives_backward"), 1 + wide_vectors())
     both |= dict.fromkeys(("channels_forward", "channels_backward"), 1 - wide_vectors())  # bfloat16 alone
     assert run("-c", STEP).split("\n")[:-1] == [f"{name} {types} True" for name, types in both.items()]
@@ -70,7 +70,7 @@ WINOGRAD, MAP = ["to_points", "products", "from_points"], ["map_forward", "map_b
     ],
 )
 def test_what_a_net_needs(monkeypatch, preset, number_type, wide, names):
-    monkeypatch.setattr(cores, "by_amd", lambda: True)
+    monkeypatch.setattr(gemm_numba, "pay", lambda: True)
     monkeypatch.setattr(compile_ahead, "wide_vectors", lambda: wide)
     assert compile_ahead.needed(spec.preset(preset, classes=10).net, number_type) == ["cut", *names, "update"]
 

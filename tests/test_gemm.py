@@ -57,14 +57,14 @@ def test_nothing_outside_is_written():
 @pytest.mark.parametrize(("name", "backend"), [("AMD EPYC", "numba"), ("Intel(R) Xeon(R) Processor", "torch")])
 def test_only_processors_with_a_slow_library_take_the_loops(monkeypatch, name, backend):
     monkeypatch.setattr(cores, "cpu_name", lambda: name)
-    cores.by_amd.cache_clear()
-    chosen = gemm.chosen(*case(2, 20, 4, 5))
-    cores.by_amd.cache_clear()
-    assert chosen[0] == backend
+    monkeypatch.setattr(gemm_numba, "has", lambda feature: True)
+    assert gemm.chosen(*case(2, 20, 4, 5))[0] == backend
+    monkeypatch.setattr(gemm_numba, "has", lambda feature: False)  # fused multiply-adds would be calls of a library
+    assert gemm.chosen(*case(2, 20, 4, 5))[0] == "torch"
 
 
 def test_few_rows_other_types_and_nothing_are_pytorchs(monkeypatch):
-    monkeypatch.setattr(cores, "by_amd", lambda: True)
+    monkeypatch.setattr(gemm_numba, "pay", lambda: True)
     a, b = case(2, 20, 4, 5)
     assert gemm.chosen(a, b)[0] == "numba"
     assert gemm.chosen(a[:, : gemm.FEW_ROWS - 1], b)[0] == "torch"

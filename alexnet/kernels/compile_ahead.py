@@ -59,7 +59,7 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
     wide = [conv.channels // net.towers >= ENOUGH_CHANNELS for conv in convs]
     wanted = {"cut", "update"}
     if number_type == "float32" and any(before and after for before, after in pairwise(wide)):
-        wanted |= {"to_points", "from_points"} | ({"products"} if cores.by_amd() else set())
+        wanted |= {"to_points", "from_points"} | ({"products"} if gemm_numba.pay() else set())
     if number_type == "float32" and "pool" in words:
         wanted |= {"gradient_at_places"}
     if "rnorm" in words:

@@ -26,12 +26,17 @@ def flat(t: Tensor) -> np.ndarray:
 
 
 @lru_cache
-def wide_vectors() -> bool:
-    """Whether vectors are of 16 float32 here, and there are 32 of them (AVX-512)."""
+def has(feature: str) -> bool:
+    """Whether this processor has what LLVM calls by that name."""
     try:
-        return get_host_cpu_features().get("avx512f", False)
+        return get_host_cpu_features().get(feature, False)
     except RuntimeError:  # LLVM does not know this processor
         return False
+
+
+def wide_vectors() -> bool:
+    """Whether vectors are of 16 float32 here, and there are 32 of them (AVX-512)."""
+    return has("avx512f")
 
 
 def njit(function):

@@ -1,14 +1,10 @@
-"""The door to batches of matrix products in float32 on a CPU: PyTorch's, or compiled loops where its library is slow.
-
-PyTorch gives them to Intel's MKL, which on AMD's processors runs at half of what they can do (docs/log.md).
-"""
+"""The door to batches of matrix products in float32 on a CPU: PyTorch's, or compiled loops where those are slow."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from alexnet import cores
 from alexnet.kernels.threads import over_rows
 
 FEW_ROWS = 14  # of a: fewer do not fill a block of the loops
@@ -18,7 +14,9 @@ def chosen(a: Tensor, b: Tensor) -> tuple[str, str]:
     """(backend, reason) for a (..., rows, depth) and b (..., depth, columns)."""
     if a.device.type != "cpu" or a.dtype != torch.float32 or b.dtype != torch.float32:
         return "torch", f"the loops take float32 on the CPU, not {a.dtype} on {a.device.type}"
-    if not cores.by_amd():
+    from alexnet.kernels import gemm_numba
+
+    if not gemm_numba.pay():
         return "torch", "its library knows this processor"
     if a.shape[-2] < FEW_ROWS or not a.shape[-1] or not b.shape[-1]:
         return "torch", f"fewer rows than {FEW_ROWS}, or nothing at all"

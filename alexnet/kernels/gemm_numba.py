@@ -11,13 +11,21 @@ from typing import NamedTuple
 
 import numpy as np
 
-from alexnet.kernels.compiled import njit
+from alexnet import cores
+from alexnet.kernels.compiled import has, njit
 from alexnet.kernels.gemm_block import VECTOR, block_of
 
 ROWS, ROWS_OF_THREE = (14, 8) if VECTOR == 16 else (6, 4)  # of a block: all sums and lines fill 32 registers, or 16
 DEPTH = 256  # of a panel
 
 one_vector, two_vectors, three_vectors = block_of(ROWS, 1), block_of(ROWS, 2), block_of(ROWS_OF_THREE, 3)
+
+
+def pay() -> bool:
+    """Whether these loops are faster than PyTorch's products: it gives those to Intel's MKL, which on AMD's processors
+    runs at half of what they can do (docs/log.md).
+    """
+    return "AMD" in cores.cpu_name() and has("fma")
 
 
 class Sizes(NamedTuple):
