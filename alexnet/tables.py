@@ -95,7 +95,8 @@ def seeds(record: dict) -> str:
 def bench_row(row: dict) -> tuple[str, ...]:
     """A row of `alexnet bench` as cells: what, ours, peers, ratio, more."""
     peers = ", ".join(f"{name} {value:,}" for name, value in row["peer"].items()) or "-"
-    known = ("name", "value", "unit", "peer", "ratio", "ratios", "versions", "threads", "toy", "layers")
+    known = {"name", "value", "unit", "peer", "ratio", "ratios", "layers"}
+    known |= {"versions", "threads", "toy", "command", "commit", "date"}
     more = ", ".join(f"{name} {value}" for name, value in row.items() if name not in known)
     ratio = "-" if row["ratio"] is None else f"{row['ratio']:.2f}"
     return row["name"], f"{row['value']:,} {row['unit']}", peers, ratio, more

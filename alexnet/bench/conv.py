@@ -16,6 +16,7 @@ from alexnet import machine
 from alexnet import spec as spec_module
 from alexnet.bench.turns import gemm, in_turns_s
 from alexnet.kernels import conv
+from alexnet.kernels import gemm as gemm_kernel
 from alexnet.layers import Conv2d
 from alexnet.net import AlexNet
 
@@ -23,9 +24,12 @@ ERROR_PICTURES = 16  # are enough to see how far numbers are off
 
 
 def rows(toy: bool, data: str | None = None) -> list[dict]:
-    """A row for the net of 2012 and one for torchvision's; `toy`: few pictures. Freed memory is kept, for everybody."""
+    """A row for the net of 2012, one for torchvision's, and one for the products of Winograd's algorithm; `toy`: few
+    pictures. Freed memory is kept, for everybody.
+    """
     machine.keep_freed_memory()
-    return [_row(preset, 4 if toy else 128, 1 if toy else 5) for preset in ("as_run", "torchvision")]
+    batch, rounds = (4, 1) if toy else (128, 5)
+    return [*(_row(preset, batch, rounds) for preset in ("as_run", "torchvision")), _products(toy, rounds)]
 
 
 def _row(preset: str, batch: int, rounds: int) -> dict:
@@ -44,6 +48,24 @@ def _row(preset: str, batch: int, rounds: int) -> dict:
         "gemm_tflops": round(2e-12 * size**3 / limit_s, 4),
         "batch": batch,
     }
+
+
+def _products(toy: bool, rounds: int) -> dict:
+    """The three products of conv3 at its points, as for 56 pictures: the outputs, and both gradients."""
+    points, tiles, channels, maps = (4, 20, 16, 24) if toy else (49, 504, 256, 384)
+    x, w, g = (torch.randn(points, *sizes) for sizes in ((tiles, channels), (maps, channels), (tiles, maps)))
+    y, dx, dw = torch.empty_like(g), torch.empty_like(x), torch.zeros_like(w)
+
+    def each(backend: str | None) -> None:
+        gemm_kernel.batched(x, w.transpose(1, 2), y, backend=backend)
+        gemm_kernel.batched(g, w, dx, backend=backend)
+        gemm_kernel.batched(g.transpose(1, 2), x, dw, add=True, backend=backend)
+
+    times_s = in_turns_s({"ours": lambda: each(None), "peer": lambda: each("torch")}, rounds)
+    rates = {name: round(6e-12 * points * tiles * channels * maps / time_s, 3) for name, time_s in times_s.items()}
+    row = {"name": "products_conv3", "value": rates["ours"], "unit": "TFLOP/s", "peer": {"torch.bmm": rates["peer"]}}
+    ratio = round(times_s["peer"] / times_s["ours"], 2)
+    return row | {"ratio": ratio, "backend": gemm_kernel.chosen(x, w.transpose(1, 2))}
 
 
 def _convolutions(net: AlexNet, batch: int) -> list[tuple[str, Conv2d, Tensor]]:
