@@ -17,3 +17,8 @@ def cpu_name() -> str:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or "unknown"
+
+
+def slow_library() -> bool:
+    """Whether PyTorch's float32 products run at half of what the processor can do: Intel's MKL on one of AMD's."""
+    return "AMD" in cpu_name()

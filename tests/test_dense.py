@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from alexnet import cores
 from alexnet.kernels import dense
 from alexnet.layers import Linear
 
@@ -27,8 +28,10 @@ def test_it_is_the_product(shape, bias):
 
 
 @needs_onednn
+@pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize("shape", [(3, 5, 7), (10, 97, 33), (2, 3, 11, 13)], ids=str)
-def test_gradients_are_those_of_the_product(shape):
+def test_gradients_are_those_of_the_product(monkeypatch, shape, slow):
+    monkeypatch.setattr(cores, "slow_library", lambda: slow)
     *rows, inputs, outputs = shape
     draw = torch.Generator().manual_seed(0)
     given = [torch.randn(s, generator=draw) for s in ((*rows, inputs), (outputs, inputs), (outputs,))]

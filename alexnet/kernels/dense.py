@@ -2,7 +2,8 @@
 
 PyTorch gives float32 products on a CPU to MKL, which on an AMD processor reads the weights of fc6 far slower than
 memory could give them for the ten rows of one picture's views (paper, section 6), and is at two thirds of oneDNN's rate
-for 128 rows, half of it for the gradients. oneDNN, which computes the convolutions, is in the same PyTorch.
+for 128 rows. oneDNN, which computes the convolutions, is in the same PyTorch. On such a processor, where MKL is at half
+of oneDNN's rate for them, the gradients are its products, too.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from alexnet import cores
 
 
 def chosen(x: Tensor, weight: Tensor) -> tuple[str, str]:
@@ -35,7 +38,7 @@ class _Dense(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
     @staticmethod
     @once_differentiable
@@ -43,11 +46,14 @@ class _Dense(torch.autograd.Function):
         (x, weight), (wants_x, wants_weight, wants_bias) = ctx.saved_tensors, ctx.needs_input_grad
         rows = g.flatten(0, -2)
         return (
-            _product(g, weight.T) if wants_x else None,
-            _product(rows.T, x.flatten(0, -2).T) if wants_weight else None,
+            _product(g, weight) if wants_x else None,
+            _product(rows.T, x.flatten(0, -2)) if wants_weight else None,
             rows.sum(0) if wants_bias else None,
         )
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b."""
+    if not cores.slow_library():
+        return a @ b
+    return torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")

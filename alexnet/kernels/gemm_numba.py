@@ -22,10 +22,8 @@ one_vector, two_vectors, three_vectors = block_of(ROWS, 1), block_of(ROWS, 2), b
 
 
 def pay() -> bool:
-    """Whether these loops are faster than PyTorch's products: it gives those to Intel's MKL, which on AMD's processors
-    runs at half of what they can do (docs/log.md).
-    """
-    return "AMD" in cores.cpu_name() and has("fma")
+    """Whether these loops are faster than PyTorch's products; without the instruction a multiply-add would be a call."""
+    return cores.slow_library() and has("fma")
 
 
 class Sizes(NamedTuple):
