@@ -22,7 +22,7 @@ one_vector, two_vectors, three_vectors = block_of(ROWS, 1), block_of(ROWS, 2), b
 
 
 def pay() -> bool:
-    """Whether these loops are faster than PyTorch's products; without the instruction a multiply-add would be a call."""
+    """Whether these loops are faster than PyTorch's products. Without `fma` each multiply-add would be a call."""
     return cores.slow_library() and has("fma")
 
 
