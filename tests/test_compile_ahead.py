@@ -72,7 +72,12 @@ WINOGRAD, MAP = ["to_points", "products", "from_points"], ["map_forward", "map_b
 def test_what_a_net_needs(monkeypatch, preset, number_type, wide, names):
     monkeypatch.setattr(gemm_numba, "pay", lambda: True)
     monkeypatch.setattr(compile_ahead, "wide_vectors", lambda: wide)
-    assert compile_ahead.needed(spec.preset(preset, classes=10).net, number_type) == ["cut", *names, "update"]
+    assert compile_ahead.needed(spec.preset(preset, classes=10).net, number_type) == [
+        "cut",
+        *(["in_blocks"] if "cifar" not in preset else []),
+        *names,
+        "update",
+    ]
 
 
 def test_the_precision_is_foreseen_as_it_will_be_chosen():
@@ -119,8 +124,8 @@ def test_what_the_helper_has_made_is_in_the_cache(tmp_path):
 @pytest.mark.parametrize(
     ("usable", "cached", "started"),
     [
-        (2, False, [["update", "channels_backward", "channels_forward", "cut"]]),
-        (8, False, [["channels_backward", "cut"], ["update", "channels_forward"]]),
+        (2, False, [["update", "channels_backward", "channels_forward", "in_blocks", "cut"]]),
+        (8, False, [["update", "channels_forward", "cut"], ["channels_backward", "in_blocks"]]),
         (1, False, []),
         (8, True, []),
     ],

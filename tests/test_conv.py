@@ -125,6 +125,43 @@ def test_strides_go_by_blocks_where_a_gradient_is_wanted():
         assert conv.chosen(x, layer.weight, 4)[0] == "torch"
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("shape", "side", "before", "counts"),
+    [
+        ((2, 3, 8, 12), 4, 0, (2, 3)),
+        ((3, 3, 9, 7), 4, 2, (4, 2)),
+        ((1, 1, 5, 6), 3, 1, (2, 4)),
+        ((0, 3, 8, 8), 2, 0, (4, 4)),
+    ],
+)
+def test_a_picture_in_blocks_is_its_pixels_beside_each_other(shape, side, before, counts, dtype):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    after = [count * side - extent - before for count, extent in zip(counts, shape[2:], strict=True)]
+    wanted = conv.in_blocks(F.pad(x, (before, after[1], before, after[0])), side)
+    assert wanted.shape[2:] == counts
+    for layout in (torch.channels_last, torch.contiguous_format):
+        given = x.contiguous(memory_format=layout)
+        got = conv.picture_in_blocks(given, side, before, *counts)
+        assert torch.equal(got, wanted)
+        assert got.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(conv.picture_in_blocks(given.requires_grad_(), side, before, *counts), wanted)
+
+
+@pytest.mark.parametrize(("padding", "overhang"), [(0, 3), (2, 0)])
+def test_bfloat16_begins_from_blocks(padding, overhang):
+    layer = Conv2d(3, 32, 11, stride=4, padding=padding, overhang_px=overhang).bfloat16()
+    x = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)).bfloat16()
+    assert conv.chosen(x, layer.weight, 4, padding)[0] == "blocks"
+    padded = F.pad(x, (padding, padding + overhang) * 2).double()
+    weight = layer.weight.detach().double().requires_grad_()
+    y, wanted = layer(x), F.conv2d(padded, weight, layer.bias.double(), stride=4)
+    torch.testing.assert_close(y.double(), wanted, rtol=2**-7, atol=2**-7)
+    g = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+    (got,), (reference,) = torch.autograd.grad(y, layer.weight, g), torch.autograd.grad(wanted, weight, g.double())
+    torch.testing.assert_close(got.double(), reference, rtol=2**-7, atol=2**-7 * float(reference.abs().max()))
+
+
 def test_what_it_does_not_serve_is_pytorchs():
     x, weight, _ = case(16, 48, 64, 1, 13, 13, 3, 1)
     assert conv.chosen(x, weight, padding=1) == ("winograd", "fewer products")

@@ -17,6 +17,7 @@ LAYERS = [
     ("values",),
     ("spec", "log", "machine", "tables", "kernels.threads", "kernels.compiled", "kernels.gpu"),
     (
+        "kernels.blocks_numba",
         "kernels.gemm_block",
         "kernels.lrn_numba",
         "kernels.pool_numba",

@@ -18,13 +18,14 @@ from llvmlite.binding import get_host_cpu_features
 
 from alexnet import cores
 from alexnet.data import augment
-from alexnet.kernels import gemm_numba, lrn_map_numba, lrn_numba, pool_numba, update_numba, winograd_numba
+from alexnet.kernels import blocks_numba, gemm_numba, lrn_map_numba, lrn_numba, pool_numba, update_numba, winograd_numba
 from alexnet.kernels.compiled import wide_vectors
 from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS
 from alexnet.spec import DataSpec, NetSpec
 
 LOOPS = {  # as a training meets them
     "cut": augment.cut_loop,
+    "in_blocks": blocks_numba.in_blocks,
     "to_points": winograd_numba.to_points,
     "products": gemm_numba.products,  # on AMD's processors
     "from_points": winograd_numba.from_points,
@@ -57,7 +58,7 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
     convs = [conv for conv in (net.conv1, net.conv2, net.conv3, net.conv4, net.conv5) if conv]
     words = {word for conv in convs for word in conv.then}
     wide = [conv.channels // net.towers >= ENOUGH_CHANNELS for conv in convs]
-    wanted = {"cut", "update"}
+    wanted = {"cut", "update"} | ({"in_blocks"} if convs and convs[0].stride > 1 else set())
     if number_type == "float32" and any(before and after for before, after in pairwise(wide)):
         wanted |= {"to_points", "from_points"} | ({"products"} if gemm_numba.pay() else set())
     if number_type == "float32" and "pool" in words:
@@ -98,6 +99,7 @@ def compile_loop(name: str, number_type: str) -> None:
     copy = x if number_type == "bfloat16" else update_numba.NOTHING
     tiling, matrix = winograd_numba.Tiling(*[1] * 10), wide.reshape(2, 4)
     arguments = {
+        "in_blocks": (x, x, 0, 0, *[1] * 7),
         "products": (wide, wide, wide, gemm_numba.Sizes(*[1] * 11), 0, 0, False),
         "to_points": (wide, wide, 0, 0, tiling, matrix),
         "from_points": (wide, wide, 0, 0, tiling, matrix, wide),

@@ -1,8 +1,9 @@
 """The door to convolutions: PyTorch's, or ways to the same numbers that are quicker somewhere.
 
 With a stride (conv1) a block of stride x stride pixels is taken as one pixel with all their colours, and kernels
-likewise; 11 x 11 x 3 become 3 x 3 x 48. That suits matrix units of GPUs, where cuDNN would fill 3 colours up to 8; and
-what is left has stride 1. Kernels of 3 and 5 pixels with stride 1 go by Winograd's algorithm in float32 on a CPU.
+likewise; 11 x 11 x 3 become 3 x 3 x 48. That suits matrix units, of GPUs, where cuDNN would fill 3 colours up to 8, and
+of CPUs in bfloat16; and what is left has stride 1. Kernels of 3 and 5 pixels with stride 1 go by Winograd's algorithm
+in float32 on a CPU.
 """
 
 from __future__ import annotations
@@ -10,6 +11,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from alexnet.kernels.threads import over_rows
+
+COMPILED_TYPES = (torch.float32, torch.bfloat16)
+FEW_COLOURS = 8  # as channels that a convolution with a stride begins from
 
 
 def conv2d(
@@ -47,6 +53,14 @@ def chosen(
         return "torch", "a graph is being made, which others will read"
     if x.device.type == "cuda" and stride > 1 and groups == 1:
         return "blocks", "few colours would be filled up with zeros"
+    if (
+        x.device.type == "cpu"
+        and x.dtype == torch.bfloat16
+        and stride > 1
+        and groups == 1
+        and x.shape[1] <= FEW_COLOURS
+    ):
+        return "blocks", "few colours leave vectors and matrix units half empty"
     if x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32:
         return "torch", f"Winograd's loops take float32 on the CPU, not {x.dtype} on {x.device.type}"
     kernel_px = weight.shape[2]
@@ -71,11 +85,34 @@ def of_blocks(
 ) -> Tensor:
     """The convolution without its stride: blocks of stride x stride pixels are its pixels."""
     kernel_px, blocks = weight.shape[2], -(-weight.shape[2] // stride)  # of a kernel's side
-    wanted = [((side + 2 * padding + overhang - kernel_px) // stride + blocks) * stride for side in x_nchw.shape[2:]]
-    after = [want - side - padding for want, side in zip(wanted, x_nchw.shape[2:], strict=True)]
-    x = F.pad(x_nchw, (padding, after[1], padding, after[0]))  # less than 0 after: pixels that no window reaches
+    counts = [(side + 2 * padding + overhang - kernel_px) // stride + blocks for side in x_nchw.shape[2:]]
     fill = blocks * stride - kernel_px
-    return conv2d(in_blocks(x, stride), in_blocks(F.pad(weight, (0, fill, 0, fill)), stride), bias)
+    weight = in_blocks(F.pad(weight, (0, fill, 0, fill)), stride)
+    return conv2d(picture_in_blocks(x_nchw, stride, padding, *counts), weight, bias)
+
+
+def picture_in_blocks(x_nchw: Tensor, side: int, before: int, rows: int, columns: int) -> Tensor:
+    """`in_blocks` of rows x columns blocks of the picture with `before` zeros at the left and the top, and as many as
+    are needed at the right and the bottom; pixels beyond are left out.
+    """
+    if _compiled_serves(x_nchw):
+        from alexnet.kernels import blocks_numba
+        from alexnet.kernels.compiled import flat
+
+        n, c, h, w = x_nchw.shape
+        sizes = n, side * side * c, rows, columns
+        out = torch.empty(sizes, dtype=x_nchw.dtype, memory_format=torch.channels_last)
+        arrays = [flat(t) for t in (x_nchw.contiguous(memory_format=torch.channels_last), out)]
+        over_rows(lambda a, b: blocks_numba.in_blocks(*arrays, a, b, h, w, c, before, side, rows, columns), n)
+        return out
+    bottom, right = (n * side - extent - before for n, extent in zip((rows, columns), x_nchw.shape[2:], strict=True))
+    return in_blocks(F.pad(x_nchw, (before, right, before, bottom)), side)
+
+
+def _compiled_serves(x: Tensor) -> bool:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.requires_grad:
+        return False
+    return x.device.type == "cpu" and x.dtype in COMPILED_TYPES
 
 
 def in_blocks(x_nchw: Tensor, side: int) -> Tensor:
