@@ -47,26 +47,37 @@ def run(*arguments: str, **environment: str) -> str:
 
 def test_a_step_meets_each_loop_as_the_helper_compiles_it():
     both = dict.fromkeys(compile_ahead.LOOPS, 2)  # float32 and bfloat16
-    both |= {"cut": 1, "to_points": 1, "from_points": 1, "gradient_at_places": 1}  # float32 alone
+    both |= {"cut": 1, "to_points": 1, "from_points": 1}  # float32 alone
     both["products"] = int(gemm_numba.pay())
     both |= dict.fromkeys(("fives_forward", "fives_backward"), 1 + wide_vectors())
     both |= dict.fromkeys(("channels_forward", "channels_backward"), 1 - wide_vectors())  # bfloat16 alone
+    both["max_pool"] = 1
     assert run("-c", STEP).split("\n")[:-1] == [f"{name} {types} True" for name, types in both.items()]
 
 
-WINOGRAD, MAP = ["to_points", "products", "from_points"], ["map_forward", "map_backward"]
+WINOGRAD, POOL = ["to_points", "products", "from_points"], "gradient_at_places"
 
 
 @pytest.mark.parametrize(
     ("preset", "number_type", "wide", "names"),
     [
-        ("as_run", "float32", False, [*WINOGRAD, "fives_forward", *MAP, "fives_backward", "gradient_at_places"]),
-        ("as_run", "bfloat16", True, ["fives_forward", *MAP, "fives_backward"]),
-        ("as_run", "bfloat16", False, ["channels_forward", *MAP, "channels_backward"]),
-        ("as_published", "bfloat16", False, ["channels_forward", "channels_backward"]),
-        ("modern", "float32", True, [*WINOGRAD, "gradient_at_places"]),
-        ("modern", "bfloat16", False, []),
-        ("cifar_quick", "float32", False, ["gradient_at_places"]),
+        (
+            "as_run",
+            "float32",
+            False,
+            [*WINOGRAD, "fives_forward", "map_forward", POOL, "map_backward", "fives_backward"],
+        ),
+        (
+            "as_run",
+            "bfloat16",
+            True,
+            ["fives_forward", "max_pool", "map_forward", POOL, "map_backward", "fives_backward"],
+        ),
+        ("as_published", "bfloat16", True, ["fives_forward", "max_pool", POOL, "fives_backward"]),
+        ("as_published", "bfloat16", False, ["channels_forward", "max_pool", POOL, "channels_backward"]),
+        ("modern", "float32", True, [*WINOGRAD, POOL]),
+        ("modern", "bfloat16", False, ["max_pool", POOL]),
+        ("cifar_quick", "float32", False, [POOL]),
     ],
 )
 def test_what_a_net_needs(monkeypatch, preset, number_type, wide, names):
@@ -124,8 +135,8 @@ def test_what_the_helper_has_made_is_in_the_cache(tmp_path):
 @pytest.mark.parametrize(
     ("usable", "cached", "started"),
     [
-        (2, False, [["update", "channels_backward", "channels_forward", "in_blocks", "cut"]]),
-        (8, False, [["update", "channels_forward", "cut"], ["channels_backward", "in_blocks"]]),
+        (2, False, [["update", "channels_backward", POOL, "max_pool", "channels_forward", "in_blocks", "cut"]]),
+        (8, False, [["update", "max_pool", "cut"], [POOL, "in_blocks"], ["channels_backward", "channels_forward"]]),
         (1, False, []),
         (8, True, []),
     ],

@@ -83,15 +83,18 @@ def test_an_empty_batch():
 @pytest.mark.parametrize(("shape", "size", "stride"), [*SHAPES, ((2, 3, 8, 10), 3, 2), ((0, 3, 5, 5), 3, 2)])
 def test_pooling_on_a_cpu_is_pytorchs_and_keeps_little(shape, size, stride, layout, ceil, dtype):
     x = case(shape, size, stride, dtype)[0].contiguous(memory_format=layout)
+    x[:1, :1, 1, 2] = torch.nan
+    in_float32 = dtype == torch.bfloat16 and layout == torch.channels_last  # PyTorch rounds after every window
     found, kept = [], []
     for way in (F.max_pool2d, pool.max_pool):
-        leaf = x.clone().requires_grad_()
+        leaf = x.clone().to(torch.float32 if in_float32 and way is F.max_pool2d else dtype).requires_grad_()
         with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
             y = way(leaf, size, stride, 0, 1, ceil) if way is F.max_pool2d else way(leaf, size, stride, ceil)
-        y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(5)).to(dtype))
-        found.append((y, leaf.grad))
+        g = torch.randn(y.shape, generator=torch.Generator().manual_seed(5)).to(dtype)
+        y.backward(g.to(leaf.dtype))
+        found.append((y.to(dtype), leaf.grad.to(dtype)))
     for theirs, ours in zip(*found, strict=True):
-        assert torch.equal(theirs, ours)
+        assert torch.equal(theirs.nan_to_num(99), ours.nan_to_num(99))
         assert ours.is_contiguous(memory_format=layout) or not ours.numel()
     assert [t.dtype for t in kept[2:]] == [torch.int16]
 

@@ -31,11 +31,12 @@ LOOPS = {  # as a training meets them
     "from_points": winograd_numba.from_points,
     "fives_forward": lrn_numba.fives_forward,  # in float32, or with AVX-512
     "channels_forward": lrn_numba.channels_forward,  # in bfloat16 without
+    "max_pool": pool_numba.max_pool,  # in bfloat16
     "map_forward": lrn_map_numba.map_forward,
+    "gradient_at_places": pool_numba.gradient_at_places,
     "map_backward": lrn_map_numba.map_backward,
     "channels_backward": lrn_numba.channels_backward,
     "fives_backward": lrn_numba.fives_backward,
-    "gradient_at_places": pool_numba.gradient_at_places,  # in float32
     "update": update_numba.update,
 }
 MOST_HELPERS = 3
@@ -61,8 +62,8 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
     wanted = {"cut", "update"} | ({"in_blocks"} if convs and convs[0].stride > 1 else set())
     if number_type == "float32" and any(before and after for before, after in pairwise(wide)):
         wanted |= {"to_points", "from_points"} | ({"products"} if gemm_numba.pay() else set())
-    if number_type == "float32" and "pool" in words:
-        wanted |= {"gradient_at_places"}
+    if "pool" in words:
+        wanted |= {"gradient_at_places"} | ({"max_pool"} if number_type == "bfloat16" else set())
     if "rnorm" in words:
         wanted |= {"map_forward", "map_backward"}
     if "lrn" in words:
@@ -96,7 +97,7 @@ def compile_loop(name: str, number_type: str) -> None:
         return _cut_a_dot()
     wide, one = np.zeros(8, np.float32), np.float32(1)
     x = np.zeros(8, np.uint16) if number_type == "bfloat16" else wide
-    copy = x if number_type == "bfloat16" else update_numba.NOTHING
+    copy, places = x if number_type == "bfloat16" else update_numba.NOTHING, np.zeros(8, np.int16)
     tiling, matrix = winograd_numba.Tiling(*[1] * 10), wide.reshape(2, 4)
     arguments = {
         "in_blocks": (x, x, 0, 0, *[1] * 7),
@@ -109,7 +110,8 @@ def compile_loop(name: str, number_type: str) -> None:
         "map_backward": (x, x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
         "channels_backward": (x, x, x, 0, 0, 1, 0, 1, one, one, one),
         "fives_backward": (x, x, x, 0, 0, 1, one, one),
-        "gradient_at_places": (wide.astype(np.int16), wide, wide, 0, 0, 1, 1, 1, 1, 1, 1, 1),
+        "max_pool": (x, x, places, 0, 0, *[1] * 7),
+        "gradient_at_places": (places, x, x, 0, 0, *[1] * 7),
         "update": (wide, wide, x, copy, 0, 0, one, one, one),
     }
     LOOPS[name](*arguments[name])

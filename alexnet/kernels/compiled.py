@@ -60,24 +60,25 @@ def widen_compiled(value):
     return lambda value: np.uint32(np.uint32(value) << np.uint32(16)).view(np.float32)
 
 
-def put(array, i, value):
+def narrow(value, like):
     raise NotImplementedError("compiled code only")
 
 
-@overload(put, inline="always")
-def put_compiled(array, i, value):
-    """array[i] = value; into bfloat16 bits rounded to nearest even, NaN kept a (quiet) NaN."""
-    if isinstance(array.dtype, numba.types.Float):
+@overload(narrow, inline="always")
+def narrow_compiled(value, like):
+    """float32 as it is where `like` is float32; else bfloat16 bits, rounded to nearest even, NaN kept a (quiet) NaN.
 
-        def store(array, i, value):
-            array[i] = value
+    It is given numbers alone: an array would be counted as in use, in calls that keep loops from having vectors; and
+    so would sums of 64 bits, which numba makes of any two.
+    """
+    if isinstance(like, numba.types.Float):
+        return lambda value, like: value
 
-    else:
+    def bits_of(value, like):
+        bits = np.float32(value).view(np.uint32)
+        high = np.uint32(bits >> np.uint32(16))
+        even = np.uint32(np.uint32(bits + np.uint32(0x7FFF)) + np.uint32(high & np.uint32(1)))
+        is_nan = np.uint32(bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+        return np.uint16(np.uint32(high | np.uint32(0x40)) if is_nan else np.uint32(even >> np.uint32(16)))
 
-        def store(array, i, value):
-            bits = np.float32(value).view(np.uint32)  # numba's sums have 64 bits: cut, vectors hold more
-            high = np.uint32(bits >> np.uint32(16))
-            even = np.uint32(np.uint32(bits + np.uint32(0x7FFF)) + np.uint32(high & np.uint32(1)))
-            array[i] = np.uint16(np.uint32(even >> np.uint32(16)) if value == value else high | np.uint32(0x40))
-
-    return store
+    return bits_of

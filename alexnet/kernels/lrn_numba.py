@@ -12,7 +12,7 @@ through, inf stays non-finite. The norm within a map (`lrn_map_numba`) has its s
 
 import numpy as np
 
-from alexnet.kernels.compiled import njit, put, widen
+from alexnet.kernels.compiled import narrow, njit, widen
 
 TILE_FLOATS = 1024
 ZERO, ONE, QUARTER, FIVE_32NDS = (np.float32(v) for v in (0, 1, 1 / 4, 5 / 32))
@@ -132,7 +132,7 @@ def _scale(x, y, origin, step, rows, width, factors, at, pitch):
     for r in range(rows):
         row, tile = np.uintp(origin + r * step), np.uintp(at + r * pitch)
         for c in range(np.uintp(width)):
-            put(y, row + c, widen(x[row + c]) * factors[tile + c])
+            y[row + c] = narrow(widen(x[row + c]) * factors[tile + c], y[row + c])
 
 
 @njit
@@ -150,7 +150,7 @@ def _gradient(x, g, dx, origin, step, rows, width, factors, gathered, at, pitch,
         row, tile = np.uintp(origin + r * step), np.uintp(at + r * pitch)
         for c in range(np.uintp(width)):
             direct = widen(g[row + c]) * factors[tile + c]
-            put(dx, row + c, direct - share * widen(x[row + c]) * gathered[tile + c])
+            dx[row + c] = narrow(direct - share * widen(x[row + c]) * gathered[tile + c], dx[row + c])
 
 
 @njit
@@ -217,7 +217,7 @@ def _scale_fives(x, y, origin, rows, width, squares, pitch, k, a):
         row, tile = np.uintp(origin + r * width), np.uintp(r * pitch)
         for c in range(np.uintp(width)):
             q = _quarter_power(k + a * _five(squares, tile + c))
-            put(y, row + c, widen(x[row + c]) * (q * q * q))
+            y[row + c] = narrow(widen(x[row + c]) * (q * q * q), y[row + c])
 
 
 @njit
@@ -237,7 +237,7 @@ def _gradient_fives(x, dx, origin, rows, width, direct, weighed, pitch, share):
     for r in range(rows):
         row, tile = np.uintp(origin + r * width), np.uintp(r * pitch)
         for c in range(np.uintp(width)):
-            put(dx, row + c, direct[tile + c] - share * widen(x[row + c]) * _five(weighed, tile + c))
+            dx[row + c] = narrow(direct[tile + c] - share * widen(x[row + c]) * _five(weighed, tile + c), dx[row + c])
 
 
 @njit

@@ -49,16 +49,19 @@ def on_gpu(x_nchw: Tensor, size: int, stride: int, ceil: bool = False) -> Tensor
 
 
 class _Lean(torch.autograd.Function):
-    """PyTorch's loops, but x is not kept for the gradient, and a place in its map takes two bytes instead of eight. In
-    float32 the gradient has a loop of its own, to the same bits.
+    """x is not kept for the gradient, and a place in its map takes two bytes instead of PyTorch's eight. By compiled
+    loops, channels_last, where they are the faster ones, which in float32 they are backward alone; else by PyTorch's.
     """
 
     @staticmethod
     def forward(ctx, x_nchw: Tensor, size: int, stride: int, ceil: bool) -> Tensor:
-        y, places = F.max_pool2d_with_indices(x_nchw, size, stride, ceil_mode=ceil)
-        ctx.save_for_backward(places.to(torch.int16))
         ctx.shape, ctx.format = x_nchw.shape, _memory_format(x_nchw)
         ctx.numbers = [size, size], [stride, stride], [0, 0], [1, 1], ceil
+        if x_nchw.dtype == torch.bfloat16 and ctx.format == torch.channels_last and find_spec("numba"):
+            y, places = _pooled(x_nchw, size, stride, ceil)
+        else:
+            y, places = F.max_pool2d_with_indices(x_nchw, size, stride, ceil_mode=ceil)
+        ctx.save_for_backward(places.to(torch.int16))
         return y
 
     @staticmethod
@@ -66,15 +69,31 @@ class _Lean(torch.autograd.Function):
     def backward(ctx, g_nchw: Tensor) -> tuple:
         (places,) = ctx.saved_tensors
         dx = torch.empty(ctx.shape, dtype=g_nchw.dtype, memory_format=ctx.format)  # stands for x: its shape counts
-        if dx.dtype == torch.float32 and ctx.format == torch.channels_last and find_spec("numba"):
+        if dx.dtype in COMPILED_TYPES and ctx.format == torch.channels_last and find_spec("numba"):
             _collect(places, g_nchw, dx, ctx.numbers[0][0], ctx.numbers[1][0])
             return dx, None, None, None
         torch.ops.aten.max_pool2d_with_indices_backward(g_nchw, dx, *ctx.numbers, places.long(), grad_input=dx)
         return dx, None, None, None
 
 
+def _pooled(x_nchw: Tensor, size: int, stride: int, ceil: bool) -> tuple[Tensor, Tensor]:
+    """(y, places of its numbers in their maps, int16) of x, channels_last."""
+    from alexnet.kernels import pool_numba
+    from alexnet.kernels.compiled import flat
+
+    n, c, h, w = x_nchw.shape
+    sides = [pooled_px(extent, size, stride, ceil) for extent in (h, w)]
+    y, places = (
+        torch.empty((n, c, *sides), dtype=dtype, memory_format=torch.channels_last)
+        for dtype in (x_nchw.dtype, torch.int16)
+    )
+    arrays = [flat(t) for t in (x_nchw, y, places)]
+    over_rows(lambda a, b: pool_numba.max_pool(*arrays, a, b, h, w, c, *sides, size, stride), n * sides[0])
+    return y, places
+
+
 def _collect(places_nchw: Tensor, g_nchw: Tensor, dx_nchw: Tensor, size: int, stride: int) -> None:
-    """Fills dx, channels_last, from the windows' maxima."""
+    """Fills dx, channels_last, from the windows' maxima; summed in float32."""
     from alexnet.kernels import pool_numba
     from alexnet.kernels.compiled import flat
 

@@ -1,4 +1,4 @@
-"""The gradients of max pooling as compiled loops; see pool.py.
+"""Max pooling and its gradients as compiled loops; see pool.py.
 
 Arrays are flat, (N, H, W, C). Every pixel collects from the windows it lies in, up to ceil(size / stride)^2 of them, so
 rows are independent; it is summed in float32 and written once. `gradient` is 2012's, `gradient_at_places` PyTorch's.
@@ -6,9 +6,9 @@ rows are independent; it is summed in float32 and written once. `gradient` is 20
 
 import numpy as np
 
-from alexnet.kernels.compiled import njit, put, widen
+from alexnet.kernels.compiled import narrow, njit, widen
 
-ZERO = np.float32(0)
+ZERO, LEAST = np.float32(0), np.float32(-np.inf)
 
 
 @njit
@@ -43,7 +43,32 @@ def _widen(values, wide):
 @njit
 def _put(values, wide):
     for c in range(len(wide)):
-        put(values, c, wide[c])
+        values[c] = narrow(wide[c], values[c])
+
+
+@njit
+def max_pool(x, y, places, first, last, height, width, channels, out_height, out_width, size, stride):
+    """Rows [first, last) of N * out_height: y, and places int16: which pixel of its map the first maximum is."""
+    best, place = np.empty(channels, np.float32), np.empty(channels, np.int32)
+    for row in range(first, last):
+        image, top = row // out_height, row % out_height * stride
+        for out_j in range(out_width):
+            left = out_j * stride
+            best[:] = LEAST
+            place[:] = top * width + left
+            for i in range(top, min(top + size, height)):
+                for j in range(left, min(left + size, width)):
+                    here, at = np.int32(i * width + j), np.uintp(((image * height + i) * width + j) * channels)
+                    for c in range(np.uintp(channels)):
+                        value = widen(x[at + c])
+                        larger = (value > best[c]) | (value != value)  # or not a number, as in PyTorch
+                        best[c] = value if larger else best[c]
+                        place[c] = here if larger else place[c]
+            at = np.uintp((row * out_width + out_j) * channels)
+            for c in range(np.uintp(channels)):
+                y[at + c] = narrow(best[c], y[at + c])
+            for c in range(np.uintp(channels)):
+                places[at + c] = np.int16(place[c])
 
 
 @njit
@@ -61,7 +86,8 @@ def gradient_at_places(places, g, dx, first, last, height, width, channels, out_
                 for out_j in range(first_j, last_j + 1):
                     window = np.uintp(((image * out_height + out_i) * out_width + out_j) * channels)
                     for c in range(np.uintp(channels)):
-                        total[c] += g[window + c] if places[window + c] == here else ZERO
+                        value = widen(g[window + c])
+                        total[c] += value if places[window + c] == here else ZERO
             at = np.uintp((row * width + j) * channels)
             for c in range(np.uintp(channels)):
-                dx[at + c] = total[c]
+                dx[at + c] = narrow(total[c], dx[at + c])
