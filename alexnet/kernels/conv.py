@@ -51,15 +51,10 @@ def chosen(
     """(torch, blocks or winograd, reason) for this convolution; `blocks` is looked at again without its stride."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return "torch", "a graph is being made, which others will read"
-    if x.device.type == "cuda" and stride > 1 and groups == 1:
+    strided = stride > 1 and groups == 1
+    if x.device.type == "cuda" and strided:
         return "blocks", "few colours would be filled up with zeros"
-    if (
-        x.device.type == "cpu"
-        and x.dtype == torch.bfloat16
-        and stride > 1
-        and groups == 1
-        and x.shape[1] <= FEW_COLOURS
-    ):
+    if x.device.type == "cpu" and x.dtype == torch.bfloat16 and strided and x.shape[1] <= FEW_COLOURS:
         return "blocks", "few colours leave vectors and matrix units half empty"
     if x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32:
         return "torch", f"Winograd's loops take float32 on the CPU, not {x.dtype} on {x.device.type}"
