@@ -102,10 +102,24 @@ def test_the_precision_is_foreseen_as_it_will_be_chosen():
 def test_bf16_is_chosen_where_a_cpu_multiplies_it(monkeypatch, amx, avx512_bf16, best):
     monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: avx512_bf16)
-    monkeypatch.setattr(compile_ahead, "get_host_cpu_features", lambda: {"amx-tile": amx, "avx512bf16": avx512_bf16})
+    monkeypatch.setattr(compile_ahead, "has", {"amx-tile": amx, "avx512bf16": avx512_bf16}.get)
     assert machine.precision("auto", torch.device("cpu"))[0] == best
     assert compile_ahead._bf16("auto") == (best == "bf16")
     assert machine.precision("fp32", torch.device("cpu"))[0] == "fp32"
+
+
+def test_loops_that_store_bfloat16_have_vectors(tmp_path):
+    """They once had none, without a sign but their time (compiled.narrow)."""
+    asked = """
+import re
+from alexnet.kernels import compile_ahead
+for name in ("update", "max_pool", "gradient_at_places", "fives_forward"):
+    compile_ahead.compile_loop(name, "bfloat16")
+    (code,) = compile_ahead.LOOPS[name].inspect_llvm().values()
+    print(name, bool(re.search(r"store <\\d+ x i16>", code)))
+"""
+    said = run("-c", asked, NUMBA_CACHE_DIR=str(tmp_path)).split("\n")[:-1]
+    assert said == ["update True", "max_pool True", "gradient_at_places True", "fives_forward True"]
 
 
 def test_helpers_do_not_load_pytorch():

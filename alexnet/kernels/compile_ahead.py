@@ -14,12 +14,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from llvmlite.binding import get_host_cpu_features
 
 from alexnet import cores
 from alexnet.data import augment
 from alexnet.kernels import blocks_numba, gemm_numba, lrn_map_numba, lrn_numba, pool_numba, update_numba, winograd_numba
-from alexnet.kernels.compiled import wide_vectors
+from alexnet.kernels.compiled import has, wide_vectors
 from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS
 from alexnet.spec import DataSpec, NetSpec
 
@@ -77,11 +76,7 @@ def _bf16(precision: str) -> bool:
     """What `machine.precision` says of a CPU, without PyTorch."""
     if precision != "auto":
         return precision == "bf16"
-    try:
-        has = get_host_cpu_features()
-        return has.get("amx-tile", False) or has.get("avx512bf16", False)
-    except RuntimeError:  # LLVM does not know this processor; numba then does without its features
-        return False
+    return has("amx-tile") or has("avx512bf16")
 
 
 def _is_cached(loop) -> bool:

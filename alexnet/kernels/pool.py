@@ -57,7 +57,7 @@ class _Lean(torch.autograd.Function):
     def forward(ctx, x_nchw: Tensor, size: int, stride: int, ceil: bool) -> Tensor:
         ctx.shape, ctx.format = x_nchw.shape, _memory_format(x_nchw)
         ctx.numbers = [size, size], [stride, stride], [0, 0], [1, 1], ceil
-        if x_nchw.dtype == torch.bfloat16 and ctx.format == torch.channels_last and find_spec("numba"):
+        if x_nchw.dtype == torch.bfloat16 and ctx.format == torch.channels_last:
             y, places = _pooled(x_nchw, size, stride, ceil)
         else:
             y, places = F.max_pool2d_with_indices(x_nchw, size, stride, ceil_mode=ceil)
@@ -69,7 +69,7 @@ class _Lean(torch.autograd.Function):
     def backward(ctx, g_nchw: Tensor) -> tuple:
         (places,) = ctx.saved_tensors
         dx = torch.empty(ctx.shape, dtype=g_nchw.dtype, memory_format=ctx.format)  # stands for x: its shape counts
-        if dx.dtype in COMPILED_TYPES and ctx.format == torch.channels_last and find_spec("numba"):
+        if dx.dtype in COMPILED_TYPES and ctx.format == torch.channels_last:
             _collect(places, g_nchw, dx, ctx.numbers[0][0], ctx.numbers[1][0])
             return dx, None, None, None
         torch.ops.aten.max_pool2d_with_indices_backward(g_nchw, dx, *ctx.numbers, places.long(), grad_input=dx)
