@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alexnet import cores, machine, spec
-from alexnet.kernels import compile_ahead, gemm_numba
+from alexnet.kernels import compile_ahead, gemm_numba, winograd_bf16_numba
 from alexnet.kernels.compiled import wide_vectors
 
 STEP = """
@@ -49,6 +49,7 @@ def test_a_step_meets_each_loop_as_the_helper_compiles_it():
     both = dict.fromkeys(compile_ahead.LOOPS, 2)  # float32 and bfloat16
     both |= {"cut": 1, "to_points": 1, "from_points": 1}  # float32 alone
     both["products"] = int(gemm_numba.pay())
+    both |= dict.fromkeys(("convolve", "to_pairs", "kernel_sums"), int(winograd_bf16_numba.pay()))
     both |= dict.fromkeys(("fives_forward", "fives_backward"), 1 + wide_vectors())
     both |= dict.fromkeys(("channels_forward", "channels_backward"), 1 - wide_vectors())  # bfloat16 alone
     both["max_pool"] = 1
@@ -56,6 +57,7 @@ def test_a_step_meets_each_loop_as_the_helper_compiles_it():
 
 
 WINOGRAD, POOL = ["to_points", "products", "from_points"], "gradient_at_places"
+GRADIENT = ["to_pairs", "kernel_sums"]  # in bfloat16
 
 
 @pytest.mark.parametrize(
@@ -71,9 +73,14 @@ WINOGRAD, POOL = ["to_points", "products", "from_points"], "gradient_at_places"
             "as_run",
             "bfloat16",
             True,
-            ["fives_forward", "max_pool", "map_forward", POOL, "map_backward", "fives_backward"],
+            ["convolve", "fives_forward", "max_pool", "map_forward", POOL, "map_backward", "fives_backward", *GRADIENT],
         ),
-        ("as_published", "bfloat16", True, ["fives_forward", "max_pool", POOL, "fives_backward"]),
+        (
+            "as_published",
+            "bfloat16",
+            True,
+            ["convolve", "fives_forward", "max_pool", POOL, "fives_backward", *GRADIENT],
+        ),
         ("as_published", "bfloat16", False, ["channels_forward", "max_pool", POOL, "channels_backward"]),
         ("modern", "float32", True, [*WINOGRAD, POOL]),
         ("modern", "bfloat16", False, ["max_pool", POOL]),
@@ -83,6 +90,7 @@ WINOGRAD, POOL = ["to_points", "products", "from_points"], "gradient_at_places"
 def test_what_a_net_needs(monkeypatch, preset, number_type, wide, names):
     monkeypatch.setattr(gemm_numba, "pay", lambda: True)
     monkeypatch.setattr(compile_ahead, "wide_vectors", lambda: wide)
+    monkeypatch.setattr(winograd_bf16_numba, "pay", lambda: wide)
     assert compile_ahead.needed(spec.preset(preset, classes=10).net, number_type) == [
         "cut",
         *(["in_blocks"] if "cifar" not in preset else []),
@@ -158,6 +166,7 @@ def test_what_the_helper_has_made_is_in_the_cache(tmp_path):
 def test_helpers_are_started_where_loops_are_missing(monkeypatch, usable, cached, started):
     seen = []
     monkeypatch.setattr(compile_ahead, "wide_vectors", lambda: False)
+    monkeypatch.setattr(winograd_bf16_numba, "pay", lambda: False)
     monkeypatch.setattr(compile_ahead, "_is_cached", lambda loop: cached)
     monkeypatch.setattr(cores, "usable", lambda: usable)
     monkeypatch.setattr(subprocess, "Popen", lambda command, **_: seen.append(command[3:]))

@@ -19,6 +19,7 @@ LAYERS = [
     (
         "kernels.blocks_numba",
         "kernels.gemm_block",
+        "kernels.winograd_matrices",
         "kernels.lrn_numba",
         "kernels.pool_numba",
         "kernels.update_numba",
@@ -27,6 +28,7 @@ LAYERS = [
     ),
     (
         "kernels.gemm_numba",
+        "kernels.winograd_tile",
         "kernels.lrn_map_numba",
         "kernels.lrn_triton",
         "kernels.update_triton",

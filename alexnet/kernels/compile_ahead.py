@@ -18,6 +18,7 @@ import numpy as np
 from alexnet import cores
 from alexnet.data import augment
 from alexnet.kernels import blocks_numba, gemm_numba, lrn_map_numba, lrn_numba, pool_numba, update_numba, winograd_numba
+from alexnet.kernels import winograd_bf16_numba as winograd_bf16
 from alexnet.kernels.compiled import has, wide_vectors
 from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS
 from alexnet.spec import DataSpec, NetSpec
@@ -28,6 +29,7 @@ LOOPS = {  # as a training meets them
     "to_points": winograd_numba.to_points,
     "products": gemm_numba.products,  # on AMD's processors
     "from_points": winograd_numba.from_points,
+    "convolve": winograd_bf16.convolve,
     "fives_forward": lrn_numba.fives_forward,  # in float32, or with AVX-512
     "channels_forward": lrn_numba.channels_forward,  # in bfloat16 without
     "max_pool": pool_numba.max_pool,  # in bfloat16
@@ -36,6 +38,8 @@ LOOPS = {  # as a training meets them
     "map_backward": lrn_map_numba.map_backward,
     "channels_backward": lrn_numba.channels_backward,
     "fives_backward": lrn_numba.fives_backward,
+    "to_pairs": winograd_bf16.to_pairs,
+    "kernel_sums": winograd_bf16.kernel_sums,
     "update": update_numba.update,
 }
 MOST_HELPERS = 3
@@ -59,8 +63,8 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
     words = {word for conv in convs for word in conv.then}
     wide = [conv.channels // net.towers >= ENOUGH_CHANNELS for conv in convs]
     wanted = {"cut", "update"} | ({"in_blocks"} if convs and convs[0].stride > 1 else set())
-    if number_type == "float32" and any(before and after for before, after in pairwise(wide)):
-        wanted |= {"to_points", "from_points"} | ({"products"} if gemm_numba.pay() else set())
+    if any(before and after for before, after in pairwise(wide)):
+        wanted |= _of_winograd(number_type)
     if "pool" in words:
         wanted |= {"gradient_at_places"} | ({"max_pool"} if number_type == "bfloat16" else set())
     if "rnorm" in words:
@@ -70,6 +74,12 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
         over = "fives" if fives else "channels"
         wanted |= {f"{over}_forward", f"{over}_backward"}
     return [name for name in LOOPS if name in wanted]
+
+
+def _of_winograd(number_type: str) -> set[str]:
+    if number_type == "bfloat16":
+        return {"convolve", "to_pairs", "kernel_sums"} if winograd_bf16.pay() else set()
+    return {"to_points", "from_points"} | ({"products"} if gemm_numba.pay() else set())
 
 
 def _bf16(precision: str) -> bool:
@@ -94,11 +104,15 @@ def compile_loop(name: str, number_type: str) -> None:
     x = np.zeros(8, np.uint16) if number_type == "bfloat16" else wide
     copy, places = x if number_type == "bfloat16" else update_numba.NOTHING, np.zeros(8, np.int16)
     tiling, matrix = winograd_numba.Tiling(*[1] * 10), wide.reshape(2, 4)
+    maps, pairs, counts = winograd_bf16.Maps(*[2] * 10), np.zeros(8, np.uint32), np.zeros(17, np.int64)
     arguments = {
         "in_blocks": (x, x, 0, 0, *[1] * 7),
         "products": (wide, wide, wide, gemm_numba.Sizes(*[1] * 11), 0, 0, False),
         "to_points": (wide, wide, 0, 0, tiling, matrix),
         "from_points": (wide, wide, 0, 0, tiling, matrix, wide),
+        "convolve": (x, x, counts, wide, x, 0, 0, maps, maps, 4),
+        "to_pairs": (x, pairs, wide, 0, 0, 0, maps, 4, 1),
+        "kernel_sums": (pairs, pairs, counts, wide, 0, 0, *[1] * 4, 4, False),
         "fives_forward": (x, x, 0, 0, 1, one, one),
         "channels_forward": (x, x, 0, 0, 1, 0, 1, one, one, one),
         "map_forward": (x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),

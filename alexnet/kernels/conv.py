@@ -39,7 +39,10 @@ def conv2d(
         x_nchw, padding = F.pad(x_nchw, (before, after, before, after)), 0
     if way == "torch":
         return F.conv2d(x_nchw, weight, bias, stride, padding, groups=groups)
-    from alexnet.kernels import winograd
+    if x_nchw.dtype == torch.float32:
+        from alexnet.kernels import winograd
+    else:
+        from alexnet.kernels import winograd_bf16 as winograd
 
     bias = weight.new_zeros(len(weight)) if bias is None else bias
     return winograd.conv2d(x_nchw, weight, bias, padding, groups, kept)
@@ -56,8 +59,8 @@ def chosen(
         return "blocks", "few colours would be filled up with zeros"
     if x.device.type == "cpu" and x.dtype == torch.bfloat16 and strided and x.shape[1] <= FEW_COLOURS:
         return "blocks", "few colours leave vectors and matrix units half empty"
-    if x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32:
-        return "torch", f"Winograd's loops take float32 on the CPU, not {x.dtype} on {x.device.type}"
+    if x.device.type != "cpu" or x.dtype not in COMPILED_TYPES or weight.dtype != x.dtype:
+        return "torch", f"Winograd's loops take float32 and bfloat16 on the CPU, not {x.dtype} on {x.device.type}"
     kernel_px = weight.shape[2]
     if weight.shape[3] != kernel_px or -(-kernel_px // stride) not in (3, 5) or (stride > 1 and groups > 1):
         return "torch", f"there are no tiles for kernels of {kernel_px} pixels and stride {stride} in {groups} groups"
@@ -65,6 +68,16 @@ def chosen(
 
     tiles = [((side + 2 * padding - kernel_px) // stride + 1) // 4 for side in x.shape[2:]]
     channels, maps = weight.shape[1] * stride**2, len(weight) // groups
+    if x.dtype == torch.bfloat16:
+        from alexnet.kernels import winograd_bf16_numba as loops
+
+        if not loops.pay():
+            return "torch", "oneDNN has matrix units here, or nobody multiplies bfloat16"
+        if channels % loops.CHANNELS or maps % loops.CHANNELS or padding >= kernel_px:
+            return (
+                "torch",
+                f"Winograd's loops in bfloat16 take channels by {loops.CHANNELS}, and less padding than kernel",
+            )
     enough = ENOUGH_TILES // 2 if kept else ENOUGH_TILES  # kernels need not be transformed again
     if len(x) * tiles[0] * tiles[1] < enough or min(channels, maps) < ENOUGH_CHANNELS:
         return "torch", "there are too few tiles or channels to win"

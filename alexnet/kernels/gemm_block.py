@@ -4,6 +4,9 @@
 
 Every step of the depth multiplies a column of a, number by number, with one line of the panel; all sums stay in
 registers until the end. So a step needs rows + vectors reads for rows * vectors multiply-adds.
+
+With `number=PAIR` what stands for a number of a and of the panel is two of bfloat16, neighbours in depth, whose
+products are both added to a sum of float32 (AVX-512 BF16).
 """
 
 from llvmlite import ir
@@ -16,30 +19,35 @@ from alexnet.kernels.compiled import wide_vectors
 VECTOR = 16 if wide_vectors() else 8  # float32 in one
 F32, I64 = ir.FloatType(), ir.IntType(64)
 LINE = ir.VectorType(F32, VECTOR)
+PAIR = ir.IntType(32)  # two of bfloat16
 
 
-def block_of(rows: int, vectors: int):
-    """The compiled block: of a, c flat arrays from places a_at, c_at on; the panel (depth, vectors * VECTOR) is dense,
-    and depth at least 1.
+def block_of(rows: int, vectors: int, number: ir.Type = F32):
+    """The compiled block: of a, the panel and c flat arrays from places a_at, panel_at, c_at on (counted in numbers, or
+    pairs); the panel (depth, vectors * VECTOR) is dense, and depth at least 1.
     """
 
     @intrinsic
-    def block(typing, a, a_at, a_row, a_depth, panel, c, c_at, c_row, depth, add):
-        number = types.int64
-        signature = types.void(a, number, number, number, panel, c, number, number, number, types.boolean)
+    def block(typing, a, a_at, a_row, a_depth, panel, panel_at, c, c_at, c_row, depth, add):
+        whole = types.int64
+        signature = types.void(a, whole, whole, whole, panel, whole, c, whole, whole, whole, types.boolean)
 
         def emit(context, builder, signature, arguments):
-            a, a_at, a_row, a_depth, panel, c, c_at, c_row, depth, add = arguments
+            a, a_at, a_row, a_depth, panel, panel_at, c, c_at, c_row, depth, add = arguments
             a, panel, c = (
-                context.make_array(signature.args[i])(context, builder, array).data
-                for i, array in ((0, a), (4, panel), (5, c))
+                builder.bitcast(context.make_array(signature.args[i])(context, builder, array).data, kind.as_pointer())
+                for i, array, kind in ((0, a, number), (4, panel, number), (6, c, F32))
             )
-            sums = _sums(builder, _moved(builder, a, a_at), a_row, a_depth, panel, rows, vectors, depth)
-            for r, v in _each(rows, vectors):
-                place = _moved(builder, c, c_at, builder.mul(c_row, I64(r)), I64(v * VECTOR))
-                more = builder.fadd(_read_line(builder, place), sums[r, v])
-                place = builder.bitcast(place, LINE.as_pointer())
-                builder.store(builder.select(add, more, sums[r, v]), place, align=4)
+            a, panel = _moved(builder, a, a_at), _moved(builder, panel, panel_at)
+            sums = _sums(builder, a, a_row, a_depth, panel, rows, vectors, depth)
+            places = {(r, v): _moved(builder, c, c_at, builder.mul(c_row, I64(r)), I64(v * VECTOR)) for r, v in sums}
+            with builder.if_else(add) as (onto, over):
+                with onto:
+                    for each, place in places.items():
+                        _write_line(builder, builder.fadd(_read_line(builder, place), sums[each]), place)
+                with over:
+                    for each, place in places.items():
+                        _write_line(builder, sums[each], place)
             return context.get_dummy_value()
 
         return signature, emit
@@ -67,9 +75,7 @@ def _sums(builder, a, a_row, a_depth, panel, rows: int, vectors: int, depth) -> 
     of_panel = [_read_line(builder, _moved(builder, line, I64(v * VECTOR))) for v in range(vectors)]
     steps = [I64(0), a_row, builder.mul(a_row, I64(2))]
     of_a = [_read_everywhere(builder, _moved(builder, thirds[r // 3], steps[r % 3])) for r in range(rows)]
-    kind = ir.FunctionType(LINE, [LINE] * 3)
-    fma = cgutils.get_or_insert_function(builder.module, kind, f"llvm.fma.v{VECTOR}f32")
-    added = {(r, v): builder.call(fma, [of_a[r], of_panel[v], total]) for (r, v), total in sums.items()}
+    added = {(r, v): _multiply_add(builder, of_a[r], of_panel[v], total) for (r, v), total in sums.items()}
     following = builder.add(k, I64(1))
     carried = [(k, I64(0), following), (line, panel, _moved(builder, line, I64(vectors * VECTOR)))]
     carried += [(third, begin, _moved(builder, third, a_depth)) for third, begin in zip(thirds, begins, strict=True)]
@@ -82,6 +88,15 @@ def _sums(builder, a, a_row, a_depth, panel, rows: int, vectors: int, depth) -> 
     return added
 
 
+def _multiply_add(builder, a, b, total):
+    if a.type == LINE:
+        name, order = f"llvm.fma.v{VECTOR}f32", (a, b, total)
+    else:
+        name, order = "llvm.x86.avx512bf16.dpbf16ps.512", (total, a, b)
+    kind = ir.FunctionType(LINE, [each.type for each in order])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), order)
+
+
 def _moved(builder, pointer, *steps):
     for step in steps:
         pointer = builder.gep(pointer, [step])
@@ -89,11 +104,19 @@ def _moved(builder, pointer, *steps):
 
 
 def _read_line(builder, pointer):
-    return builder.load(builder.bitcast(pointer, LINE.as_pointer()), align=4)
+    line = ir.VectorType(pointer.type.pointee, VECTOR)
+    return builder.load(builder.bitcast(pointer, line.as_pointer()), align=4)
+
+
+def _write_line(builder, line, pointer):
+    builder.store(line, builder.bitcast(pointer, line.type.as_pointer()), align=4)
 
 
 def _read_everywhere(builder, pointer):
     """One number in all places of a line."""
-    nothing, places = LINE(ir.Undefined), ir.VectorType(ir.IntType(32), VECTOR)(None)
+    nothing, places = (
+        ir.VectorType(pointer.type.pointee, VECTOR)(ir.Undefined),
+        ir.VectorType(ir.IntType(32), VECTOR)(None),
+    )
     first = builder.insert_element(nothing, builder.load(pointer), ir.IntType(32)(0))
     return builder.shuffle_vector(first, nothing, places)

@@ -97,8 +97,8 @@ def _times_panel(a, a_at, panel, c, c_at, sizes, depth, columns, vectors, add, c
 @njit
 def _block(vectors, a, a_at, panel, c, c_at, c_row, sizes, depth, add):
     if vectors == 3:
-        three_vectors(a, a_at, sizes.a_row, sizes.a_depth, panel, c, c_at, c_row, depth, add)
+        three_vectors(a, a_at, sizes.a_row, sizes.a_depth, panel, 0, c, c_at, c_row, depth, add)
     elif vectors == 2:
-        two_vectors(a, a_at, sizes.a_row, sizes.a_depth, panel, c, c_at, c_row, depth, add)
+        two_vectors(a, a_at, sizes.a_row, sizes.a_depth, panel, 0, c, c_at, c_row, depth, add)
     else:
-        one_vector(a, a_at, sizes.a_row, sizes.a_depth, panel, c, c_at, c_row, depth, add)
+        one_vector(a, a_at, sizes.a_row, sizes.a_depth, panel, 0, c, c_at, c_row, depth, add)

@@ -4,16 +4,13 @@
 
 A 5 x 5 kernel takes 64 products a tile of 4 x 4 and pair of channels instead of 400, a 3 x 3 one 36 instead of 144,
 49 instead of 225 for 5 x 5, or 64 instead of 324 for 6 x 6 (Lavin and Gray 2016). Each of these points is one matrix
-product over all tiles (kernels/gemm.py). The matrices are those of Toom and Cook: a product of
-polynomials from its values at a few points. The gradients are the transposed maps. Only rounding differs from the
+product over all tiles (kernels/gemm.py). The gradients are the transposed maps. Only rounding differs from the
 definition: a few times as much.
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -23,48 +20,10 @@ from torch.autograd.function import once_differentiable
 from alexnet.kernels import gemm
 from alexnet.kernels.compiled import flat
 from alexnet.kernels.threads import over_rows
+from alexnet.kernels.winograd_matrices import POINTS, matrices
 
-HALF = Fraction(1, 2)
-POINTS = {  # by outputs and kernel along a side, with infinity; small numbers and their inverses round best
-    (4, 3): (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), -HALF),
-    (5, 3): (Fraction(0), Fraction(1), Fraction(-1), Fraction(-2), -HALF, 3 * HALF),
-    (6, 3): (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-2), HALF, -HALF),
-    (4, 5): (Fraction(0), Fraction(1), Fraction(-1), Fraction(2), Fraction(-2), HALF, -HALF),
-}
+LEAST_TILE_PX = 4  # smaller ones save too few products
 CHUNK_BYTES = 64_000_000  # of points at a time: with more a step is a little quicker, but takes more than 3 GB
-
-
-class Matrices(NamedTuple):
-    """A^T (outputs, side), G (side, kernel), B^T (side, side); side = outputs + kernel - 1."""
-
-    outputs: np.ndarray
-    kernels: np.ndarray
-    inputs: np.ndarray
-
-
-@lru_cache
-def matrices(tile_px: int, kernel_px: int) -> Matrices:
-    """Those of Toom and Cook in float64, for correlations of `kernel_px` taps with `tile_px` outputs."""
-    points = POINTS[tile_px, kernel_px]
-    outputs = [[p**i for p in points] + [Fraction(i == tile_px - 1)] for i in range(tile_px)]
-    kernels, inputs = [], []
-    for p in points:
-        others = [q for q in points if q != p]
-        scale = np.prod([p - q for q in others])
-        kernels.append([p**k / scale for k in range(kernel_px)])
-        inputs.append([*_polynomial(others), Fraction(0)])
-    kernels.append([Fraction(k == kernel_px - 1) for k in range(kernel_px)])
-    inputs.append(_polynomial(points))
-    return Matrices(*(np.array(rows, dtype=np.float64) for rows in (outputs, kernels, inputs)))
-
-
-def _polynomial(roots) -> list[Fraction]:
-    """Coefficients of the product of (x - root), lowest power first."""
-    coefficients = [Fraction(1)]
-    for root in roots:
-        shifted = [Fraction(0), *coefficients]
-        coefficients = [s - root * c for s, c in zip(shifted, [*coefficients, Fraction(0)], strict=True)]
-    return coefficients
 
 
 def conv2d(
@@ -77,14 +36,20 @@ def conv2d(
     if kept is None:
         return _Winograd.apply(x_nchw, weight, bias, padding, groups)
     work = Work(x_nchw.shape, weight.shape, padding, groups)
-    key = (work.x.step, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
-    at_points = kept.get(key)  # other threads may be here too
-    if at_points is None:
-        with torch.inference_mode(False):  # an ordinary tensor, which may be copied anywhere
-            at_points = work.kernels_at_points(weight)
-        kept.clear()
-        kept[key] = at_points
+    at_points = remembered(kept, weight, work.x.step, lambda: work.kernels_at_points(weight))
     return work.outputs(x_nchw.contiguous(memory_format=torch.channels_last), at_points, bias)
+
+
+def remembered(kept: dict, weight: Tensor, kind: object, make: Callable[[], Tensor]) -> Tensor:
+    """What was made of a weight, of some kind, as long as the weight is the same; other threads may be here too."""
+    key = (kind, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+    made = kept.get(key)
+    if made is None:
+        with torch.inference_mode(False):  # an ordinary tensor, which may be copied anywhere
+            made = make()
+        kept.clear()
+        kept[key] = made
+    return made
 
 
 class _Winograd(torch.autograd.Function):
@@ -187,7 +152,7 @@ class Work:
 def _tiles(kernel_px: int, *out_sides: int) -> tuple[int, int, int, int]:
     """(outputs along a tile's side, its points, rows, columns) with the fewest points in all."""
     found = []
-    for tile_px in (tile for tile, kernel in POINTS if kernel == kernel_px):
+    for tile_px in (tile for tile, kernel in POINTS if kernel == kernel_px and tile >= LEAST_TILE_PX):
         side, tiles = tile_px + kernel_px - 1, [-(-extent // tile_px) for extent in out_sides]
         found.append((side**2 * tiles[0] * tiles[1], (tile_px, side, *tiles)))
     return min(found)[1]

@@ -1,0 +1,166 @@
+"""Convolutions with stride 1 in bfloat16 by Winograd's algorithm, on CPUs with AVX-512 BF16 and no matrix units.
+
+A tile of 2 x 2 outputs takes 16 products for a kernel of 3 x 3 instead of 36, and 49 for one of 5 x 5 instead of 100.
+What is multiplied is rounded to bfloat16 once more, at the tile's points, which adds an error about twice that of
+rounding the maps themselves. The gradient of the maps is a convolution with the kernels turned round; that of the
+kernels sums over tiles.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from alexnet.kernels import winograd_bf16_numba as loops
+from alexnet.kernels.compiled import flat
+from alexnet.kernels.threads import over_rows
+from alexnet.kernels.winograd import remembered
+from alexnet.kernels.winograd_matrices import products, simple_matrices
+
+CHUNK_BYTES = 12_000_000  # of pairs at a time, for a kernel's gradient: what fits the last cache
+
+
+def conv2d(
+    x_nchw: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int = 1, kept: dict | None = None
+) -> Tensor:
+    """torch.nn.functional.conv2d(x, weight, bias, padding=padding, groups=groups) of (N, C, H, W) bfloat16 on the CPU,
+    for square kernels of 3 or 5 pixels and more than `padding`, 16 channels or a multiple on both sides of a group;
+    channels_last. With `kept` nothing has a gradient, and the kernels' points stay in it until they change.
+    """
+    if kept is None:
+        return _Winograd.apply(x_nchw, weight, bias, padding, groups)
+    panels = remembered(kept, weight, "bfloat16", lambda: _panels(_by_group(weight, groups)))
+    return _outputs(x_nchw.contiguous(memory_format=torch.channels_last), panels, weight.shape, bias, padding, groups)
+
+
+class _Winograd(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int) -> Tensor:
+        x = x.contiguous(memory_format=torch.channels_last)
+        ctx.save_for_backward(x, weight)
+        ctx.padding, ctx.groups = padding, groups
+        return _outputs(x, _panels(_by_group(weight, groups)), weight.shape, bias, padding, groups)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g: Tensor) -> tuple:
+        x, weight = ctx.saved_tensors
+        wants_dx, wants_dweight, wants_dbias, *_ = ctx.needs_input_grad
+        g = g.contiguous(memory_format=torch.channels_last)
+        dx = dweight = dbias = None
+        if wants_dx:
+            turned = _by_group(weight, ctx.groups).flip(3, 4).transpose(1, 2)
+            sizes, padding = turned.flatten(0, 1).shape, weight.shape[2] - 1 - ctx.padding
+            dx = _outputs(g, _panels(turned), sizes, g.new_zeros(x.shape[1]), padding, ctx.groups)
+        if wants_dweight or wants_dbias:
+            dweight, dbias = _Gradient(x, g, weight.shape, ctx.padding, ctx.groups).sums()
+        return dx, dweight, dbias, None, None
+
+
+def _by_group(weight: Tensor, groups: int) -> Tensor:
+    """(groups, maps of one, channels of one, side, side)."""
+    return weight.detach().unflatten(0, (groups, -1))
+
+
+def _panels(weight: Tensor) -> Tensor:
+    """Kernels (groups, maps, channels, side, side) at points: (groups, panels, products, channels / 2, 16 wide, 2)."""
+    groups, maps, channels, side, _ = weight.shape
+    width = loops.CHANNELS * _vectors(maps)
+    if maps % width:
+        weight = torch.cat([weight, weight.new_zeros(groups, -maps % width, channels, side, side)], 1)
+    taps = weight.float().view(groups, -1, width, channels // 2, 2, side * side).permute(0, 1, 5, 3, 2, 4)
+    return torch.matmul(_kernels_at_points(side), taps.flatten(3).flatten(0, 1)).to(weight.dtype)
+
+
+def _vectors(maps: int) -> int:
+    """3 or 4 of a panel: what leaves less of the last one empty."""
+    return min((4, 3), key=lambda wide: -(-maps // (loops.CHANNELS * wide)) * wide)
+
+
+@lru_cache
+def _kernels_at_points(kernel_px: int) -> Tensor:
+    """(products, kernel_px ** 2), from both sides at once."""
+    g = simple_matrices(kernel_px).kernels
+    with torch.inference_mode(False):  # an ordinary tensor, whoever comes first
+        return torch.from_numpy(
+            np.stack([np.kron(g[row], g[column]) for row, column, _ in products(kernel_px)])
+        ).float()
+
+
+@lru_cache
+def _sum_of(kernel_px: int) -> np.ndarray:
+    """Of every product, the sum to which it is added."""
+    return np.array([product.sum for product in products(kernel_px)])
+
+
+def _outputs(x: Tensor, panels: Tensor, sizes: torch.Size, bias: Tensor, padding: int, groups: int) -> Tensor:
+    """The convolution with kernels of `sizes` (maps, channels of a group, side, side), at points."""
+    maps, _, kernel_px, _ = sizes
+    height, width = (side + 2 * padding - kernel_px + 1 for side in x.shape[2:])
+    y = torch.empty((len(x), maps, height, width), dtype=x.dtype, memory_format=torch.channels_last)
+    inputs, out = _tiling(x, y, groups, padding, kernel_px), _tiling(y, y, groups, 0, kernel_px)
+    firsts = np.cumsum([0, *np.bincount(_sum_of(kernel_px))])
+    arrays, wide = (flat(x), flat(panels), firsts, flat(bias.float()), flat(y)), _vectors(maps // groups)
+    strips = -(-len(x) * inputs.rows // inputs.strip)
+    over_rows(lambda first, last: loops.convolve(*arrays, first, last, inputs, out, wide), strips)
+    return y
+
+
+def _tiling(maps: Tensor, y: Tensor, groups: int, padding: int, kernel_px: int) -> loops.Maps:
+    """How maps are read: those of the inputs in windows, or the outputs themselves (`maps` is y)."""
+    pictures, channels, height, width = maps.shape
+    rows, columns = (-(-side // loops.TILE_PX) for side in y.shape[2:])
+    window = loops.TILE_PX if maps is y else loops.TILE_PX + kernel_px - 1
+    strip = max(loops.STRIP_TILES // max(columns, 1), 1)
+    return loops.Maps(pictures, height, width, channels // groups, groups, padding, window, rows, columns, strip)
+
+
+class _Gradient:
+    """The gradients at kernels of `sizes` and at the biases, from inputs x and the gradient g of the outputs."""
+
+    def __init__(self, x: Tensor, g: Tensor, sizes: torch.Size, padding: int, groups: int):
+        self.x, self.g, self.sizes, self.groups = x, g, sizes, groups
+        maps, self.channels, self.kernel_px, _ = sizes
+        self.inputs, self.out = (_tiling(t, g, groups, pad, self.kernel_px) for t, pad in ((x, padding), (g, 0)))
+        self.sum_of, self.wide = _sum_of(self.kernel_px), _vectors(maps // groups)
+        self.width = loops.CHANNELS * self.wide
+        self.panels = -(-maps // groups // self.width)  # of a group
+        self.row_pairs = -(-len(x) * self.inputs.rows // 2)
+
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """(gradient at the kernels, at the biases); pairs of rows of tiles come by chunks."""
+        x, g, panels, channels = self.x, self.g, self.groups * self.panels, self.channels
+        numbers = len(self.sum_of) * self.groups * channels, loops.SUMS * panels * self.width  # of x and g, a pair
+        chunk = max(min(CHUNK_BYTES // (4 * self.inputs.columns * sum(numbers)), self.row_pairs), 1)
+        count = chunk * self.inputs.columns | 1  # odd: points a power of two apart would share few places of a cache
+        tall = loops.tall_of(channels, self.wide)
+        x_pairs, g_pairs = np.empty(numbers[0] * count + tall, np.uint32), np.empty(numbers[1] * count, np.uint32)
+        totals = np.zeros(len(self.sum_of) * panels * tall * self.width, np.float32)
+        of_x, of_g = (np.zeros(self.row_pairs * t.shape[1], np.float32) for t in (x, g))
+        arrays = (flat(x), x_pairs, of_x), (flat(g), g_pairs, of_g)
+        for begin in range(0, self.row_pairs, chunk):
+            used = min(chunk, self.row_pairs - begin)
+
+            def pair(first: int, last: int, begin=begin) -> None:
+                loops.to_pairs(*arrays[0], first, last, begin, self.inputs, self.wide, count)
+                loops.to_pairs(*arrays[1], first, last, begin, self.out, self.wide, count)
+
+            def multiply(first: int, last: int, begin=begin, used=used) -> None:
+                settings = channels, self.panels, count, used * self.inputs.columns, self.wide, begin > 0
+                loops.kernel_sums(x_pairs, g_pairs, self.sum_of, totals, first, last, *settings)
+
+            over_rows(pair, used)
+            over_rows(multiply, len(self.sum_of) * panels)
+        biases = torch.from_numpy(of_g).view(self.row_pairs, -1).sum(0)
+        return self._at_taps(torch.from_numpy(totals).view(len(self.sum_of), -1)), biases.to(g.dtype)
+
+    def _at_taps(self, totals: Tensor) -> Tensor:
+        """From the products' sums to the kernels."""
+        side = self.kernel_px
+        taps = (_kernels_at_points(side).T @ totals).view(side, side, self.groups, self.panels, -1, self.width)
+        taps = taps[..., : self.channels, :].permute(2, 3, 5, 4, 0, 1).flatten(1, 2)
+        return taps[:, : self.sizes[0] // self.groups].reshape(self.sizes).to(self.g.dtype)
