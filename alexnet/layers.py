@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.kernels import conv, dense, lrn, pool
+from alexnet.kernels import conv, dense, lrn, mask, pool
 from alexnet.kernels.local import local2d
 from alexnet.spec import LrnSpec, RnormSpec
 
@@ -73,10 +73,10 @@ class Dropout(nn.Module):
         self.rate, self.inverted = rate, inverted
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.inverted:
-            return F.dropout(x, self.rate, self.training)
         keep = 1 - self.rate
-        return x * torch.empty_like(x).bernoulli_(keep) if self.training else x * keep
+        if self.training:
+            return x * mask.draw(x, keep, 1 / keep if self.inverted else 1)
+        return x if self.inverted else x * keep
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}, inverted={self.inverted}"

@@ -21,6 +21,7 @@ LAYERS = [
         "kernels.gemm_block",
         "kernels.winograd_matrices",
         "kernels.lrn_numba",
+        "kernels.mask_numba",
         "kernels.pool_numba",
         "kernels.update_numba",
         "kernels.winograd_numba",

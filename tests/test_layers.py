@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from alexnet.kernels.conv import of_blocks
+from alexnet.kernels.mask import draw
 from alexnet.layers import (
     Conv2d,
     Dropout,
@@ -70,7 +71,7 @@ def test_dropout_masks_in_training_and_halves_at_test():
     torch.manual_seed(5)
     y = layer(x)
     torch.manual_seed(5)
-    mask = torch.empty_like(x).bernoulli_(0.7)
+    mask = draw(x, 0.7)
     assert torch.equal(y, x * mask)
     assert 0.69 < mask.mean() < 0.71
     y.sum().backward()

@@ -67,11 +67,13 @@ def test_a_net_that_is_blind_to_its_pictures_is_left_alone():
 def test_a_start_that_stalls_begins_to_learn(tiny_pack, tmp_path):
     losses = {}
     for name, settings in {"alone": (), "rescued": ("run.rescue=true",)}.items():
-        run = tiny.spec(*FAINT, *settings, "run.length=12ep")
-        losses[name] = train.train(run, tiny_pack, tmp_path / name)["train_loss"]
+        run = tiny.spec(*FAINT, *settings, "run.length=20ep", "net.dropout=0")
+        train.train(run, tiny_pack, tmp_path / name)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        losses[name] = min(row["loss"] for row in map(json.loads, lines) if "loss" in row)
     guessing = math.log(3)
-    assert abs(losses["alone"] - guessing) < startup.GLUED * guessing
-    assert losses["rescued"] < 0.95 * guessing
+    assert losses["alone"] > (1 - startup.GLUED) * guessing
+    assert losses["rescued"] < 0.9 * guessing
 
 
 def test_it_resumes_bit_for_bit(tiny_pack, tmp_path):

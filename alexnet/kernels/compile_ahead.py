@@ -17,7 +17,16 @@ import numpy as np
 
 from alexnet import cores
 from alexnet.data import augment
-from alexnet.kernels import blocks_numba, gemm_numba, lrn_map_numba, lrn_numba, pool_numba, update_numba, winograd_numba
+from alexnet.kernels import (
+    blocks_numba,
+    gemm_numba,
+    lrn_map_numba,
+    lrn_numba,
+    mask_numba,
+    pool_numba,
+    update_numba,
+    winograd_numba,
+)
 from alexnet.kernels import winograd_bf16_numba as winograd_bf16
 from alexnet.kernels.compiled import has, wide_vectors
 from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS
@@ -35,6 +44,7 @@ LOOPS = {  # as a training meets them
     "max_pool": pool_numba.max_pool,  # in bfloat16
     "map_forward": lrn_map_numba.map_forward,
     "gradient_at_places": pool_numba.gradient_at_places,
+    "draw": mask_numba.draw,
     "map_backward": lrn_map_numba.map_backward,
     "channels_backward": lrn_numba.channels_backward,
     "fives_backward": lrn_numba.fives_backward,
@@ -65,6 +75,8 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
     wanted = {"cut", "update"} | ({"in_blocks"} if convs and convs[0].stride > 1 else set())
     if any(before and after for before, after in pairwise(wide)):
         wanted |= _of_winograd(number_type)
+    if net.dropout:
+        wanted |= {"draw"}
     if "pool" in words:
         wanted |= {"gradient_at_places"} | ({"max_pool"} if number_type == "bfloat16" else set())
     if "rnorm" in words:
@@ -119,6 +131,7 @@ def compile_loop(name: str, number_type: str) -> None:
         "map_backward": (x, x, x, 0, 0, 1, 1, 1, 0, 1, one, one, one),
         "channels_backward": (x, x, x, 0, 0, 1, 0, 1, one, one, one),
         "fives_backward": (x, x, x, 0, 0, 1, one, one),
+        "draw": (x, 0, 0, np.uint64(0), np.uint64(0), one),
         "max_pool": (x, x, places, 0, 0, *[1] * 7),
         "gradient_at_places": (places, x, x, 0, 0, *[1] * 7),
         "update": (wide, wide, x, copy, 0, 0, one, one, one),

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from alexnet.kernels import dense, lrn, pool
+from alexnet.kernels import dense, lrn, mask, pool
 from alexnet.kernels.conv import conv2d
 from alexnet.kernels.local import local2d
 from alexnet.layerfile.geometry import sees
@@ -237,8 +237,7 @@ class Drop(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.enable:
-            mask = torch.empty_like(x).bernoulli_(self.keep)
-            return x * mask / self.keep if self.inverted else x * mask
+            return x * mask.draw(x, self.keep, 1 / self.keep if self.inverted else 1)
         return x if self.inverted else x * self.keep
 
 

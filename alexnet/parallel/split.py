@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
+from alexnet.kernels import mask
 from alexnet.layerfile import LayerNet
 from alexnet.layerfile.layers import Drop, Pool
 from alexnet.layers import Dropout, Flatten, LocalConv2d, LocalResponseNorm
@@ -133,10 +134,9 @@ def _dropout(
     shape, widths = list(x.shape), columns and _scaled(team, columns, x)
     shape[0] = team.images if rows else shape[0]
     shape[1] = sum(widths) if columns else shape[1]
-    mask = x.new_empty(shape).bernoulli_(keep)
-    mask = own(mask, 0, team.rows) if rows else mask
-    mask = own(mask, 1, widths) if columns else mask
-    return x * mask / keep if layer.inverted else x * mask
+    drawn = mask.draw(x, keep, 1 / keep if layer.inverted else 1, shape)
+    drawn = own(drawn, 0, team.rows) if rows else drawn
+    return x * (own(drawn, 1, widths) if columns else drawn)
 
 
 def _norm_of_all(team: Team, name: str, layer: NORMS, x: Tensor) -> Tensor:
