@@ -49,7 +49,7 @@ def test_a_step_meets_each_loop_as_the_helper_compiles_it():
     both = dict.fromkeys(compile_ahead.LOOPS, 2)  # float32 and bfloat16
     both |= {"cut": 1, "to_points": 1, "from_points": 1}  # float32 alone
     both["products"] = int(gemm_numba.pay())
-    both |= dict.fromkeys(("convolve", "to_pairs", "kernel_sums"), int(winograd_bf16_numba.pay()))
+    both |= dict.fromkeys(compile_ahead.OF_WINOGRAD_BF16, int(winograd_bf16_numba.pay()))
     both |= dict.fromkeys(("fives_forward", "fives_backward"), 1 + wide_vectors())
     both |= dict.fromkeys(("channels_forward", "channels_backward"), 1 - wide_vectors())  # bfloat16 alone
     both["max_pool"] = 1
@@ -57,7 +57,7 @@ def test_a_step_meets_each_loop_as_the_helper_compiles_it():
 
 
 WINOGRAD, POOL = ["to_points", "products", "from_points"], "gradient_at_places"
-GRADIENT = ["to_pairs", "kernel_sums"]  # in bfloat16
+CONVOLVE, GRADIENT = ["to_panels", "convolve"], ["to_pairs", "kernel_sums", "from_sums"]  # in bfloat16
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ GRADIENT = ["to_pairs", "kernel_sums"]  # in bfloat16
             "bfloat16",
             True,
             [
-                "convolve",
+                *CONVOLVE,
                 "fives_forward",
                 "max_pool",
                 "map_forward",
@@ -89,7 +89,7 @@ GRADIENT = ["to_pairs", "kernel_sums"]  # in bfloat16
             "as_published",
             "bfloat16",
             True,
-            ["convolve", "fives_forward", "max_pool", POOL, "draw", "fives_backward", *GRADIENT],
+            [*CONVOLVE, "fives_forward", "max_pool", POOL, "draw", "fives_backward", *GRADIENT],
         ),
         ("as_published", "bfloat16", False, ["channels_forward", "max_pool", POOL, "draw", "channels_backward"]),
         ("modern", "float32", True, [*WINOGRAD, POOL, "draw"]),

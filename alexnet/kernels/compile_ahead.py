@@ -27,6 +27,7 @@ from alexnet.kernels import (
     update_numba,
     winograd_numba,
 )
+from alexnet.kernels import winograd_bf16_kernels as at_points
 from alexnet.kernels import winograd_bf16_numba as winograd_bf16
 from alexnet.kernels.compiled import has, wide_vectors
 from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS
@@ -38,6 +39,7 @@ LOOPS = {  # as a training meets them
     "to_points": winograd_numba.to_points,
     "products": gemm_numba.products,  # on AMD's processors
     "from_points": winograd_numba.from_points,
+    "to_panels": at_points.to_panels,  # in bfloat16, as all of winograd_bf16
     "convolve": winograd_bf16.convolve,
     "fives_forward": lrn_numba.fives_forward,  # in float32, or with AVX-512
     "channels_forward": lrn_numba.channels_forward,  # in bfloat16 without
@@ -50,8 +52,10 @@ LOOPS = {  # as a training meets them
     "fives_backward": lrn_numba.fives_backward,
     "to_pairs": winograd_bf16.to_pairs,
     "kernel_sums": winograd_bf16.kernel_sums,
+    "from_sums": at_points.from_sums,
     "update": update_numba.update,
 }
+OF_WINOGRAD_BF16 = ("to_panels", "convolve", "to_pairs", "kernel_sums", "from_sums")
 MOST_HELPERS = 3
 
 
@@ -90,7 +94,7 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
 
 def _of_winograd(number_type: str) -> set[str]:
     if number_type == "bfloat16":
-        return {"convolve", "to_pairs", "kernel_sums"} if winograd_bf16.pay() else set()
+        return set(OF_WINOGRAD_BF16) if winograd_bf16.pay() else set()
     return {"to_points", "from_points"} | ({"products"} if gemm_numba.pay() else set())
 
 
@@ -116,12 +120,15 @@ def compile_loop(name: str, number_type: str) -> None:
     x = np.zeros(8, np.uint16) if number_type == "bfloat16" else wide
     copy, places = x if number_type == "bfloat16" else update_numba.NOTHING, np.zeros(8, np.int16)
     tiling, matrix = winograd_numba.Tiling(*[1] * 10), wide.reshape(2, 4)
-    maps, pairs, counts = winograd_bf16.Maps(*[2] * 10), np.zeros(8, np.uint32), np.zeros(17, np.int64)
+    maps, kernels = winograd_bf16.Maps(*[2] * 10), at_points.Kernels(*[16] * 10)
+    pairs, counts = np.zeros(8, np.uint32), np.zeros(17, np.int64)
     arguments = {
         "in_blocks": (x, x, 0, 0, *[1] * 7),
         "products": (wide, wide, wide, gemm_numba.Sizes(*[1] * 11), 0, 0, False),
         "to_points": (wide, wide, 0, 0, tiling, matrix),
         "from_points": (wide, wide, 0, 0, tiling, matrix, wide),
+        "to_panels": (x, pairs, 0, 0, kernels, 1),
+        "from_sums": (wide, x, 0, 0, 1, kernels, 1),
         "convolve": (x, x, counts, wide, x, 0, 0, maps, maps, 4),
         "to_pairs": (x, pairs, wide, 0, 0, 0, maps, 4, 1),
         "kernel_sums": (pairs, pairs, counts, wide, 0, 0, *[1] * 4, 4, False),

@@ -8,6 +8,7 @@ kernels sums over tiles.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -15,11 +16,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from alexnet.kernels import winograd_bf16_kernels as at_points
 from alexnet.kernels import winograd_bf16_numba as loops
 from alexnet.kernels.compiled import flat
 from alexnet.kernels.threads import over_rows
 from alexnet.kernels.winograd import remembered
-from alexnet.kernels.winograd_matrices import products, simple_matrices
+from alexnet.kernels.winograd_matrices import products
 
 CHUNK_BYTES = 12_000_000  # of pairs at a time, for a kernel's gradient: what fits the last cache
 
@@ -33,7 +35,7 @@ def conv2d(
     """
     if kept is None:
         return _Winograd.apply(x_nchw, weight, bias, padding, groups)
-    panels = remembered(kept, weight, "bfloat16", lambda: _panels(_by_group(weight, groups)))
+    panels = remembered(kept, weight, "bfloat16", lambda: _panels(weight, groups))
     return _outputs(x_nchw.contiguous(memory_format=torch.channels_last), panels, weight.shape, bias, padding, groups)
 
 
@@ -43,7 +45,7 @@ class _Winograd(torch.autograd.Function):
         x = x.contiguous(memory_format=torch.channels_last)
         ctx.save_for_backward(x, weight)
         ctx.padding, ctx.groups = padding, groups
-        return _outputs(x, _panels(_by_group(weight, groups)), weight.shape, bias, padding, groups)
+        return _outputs(x, _panels(weight, groups), weight.shape, bias, padding, groups)
 
     @staticmethod
     @once_differentiable
@@ -53,27 +55,31 @@ class _Winograd(torch.autograd.Function):
         g = g.contiguous(memory_format=torch.channels_last)
         dx = dweight = dbias = None
         if wants_dx:
-            turned = _by_group(weight, ctx.groups).flip(3, 4).transpose(1, 2)
-            sizes, padding = turned.flatten(0, 1).shape, weight.shape[2] - 1 - ctx.padding
-            dx = _outputs(g, _panels(turned), sizes, g.new_zeros(x.shape[1]), padding, ctx.groups)
+            padding, no_bias = weight.shape[2] - 1 - ctx.padding, g.new_zeros(x.shape[1])
+            sizes = (x.shape[1], len(weight) // ctx.groups, *weight.shape[2:])
+            dx = _outputs(g, _panels(weight, ctx.groups, turned=True), sizes, no_bias, padding, ctx.groups)
         if wants_dweight or wants_dbias:
             dweight, dbias = _Gradient(x, g, weight.shape, ctx.padding, ctx.groups).sums()
         return dx, dweight, dbias, None, None
 
 
-def _by_group(weight: Tensor, groups: int) -> Tensor:
-    """(groups, maps of one, channels of one, side, side)."""
-    return weight.detach().unflatten(0, (groups, -1))
-
-
-def _panels(weight: Tensor) -> Tensor:
-    """Kernels (groups, maps, channels, side, side) at points: (groups, panels, products, channels / 2, 16 wide, 2)."""
-    groups, maps, channels, side, _ = weight.shape
-    width = loops.CHANNELS * _vectors(maps)
-    if maps % width:
-        weight = torch.cat([weight, weight.new_zeros(groups, -maps % width, channels, side, side)], 1)
-    taps = weight.float().view(groups, -1, width, channels // 2, 2, side * side).permute(0, 1, 5, 3, 2, 4)
-    return torch.matmul(_kernels_at_points(side), taps.flatten(3).flatten(0, 1)).to(weight.dtype)
+def _panels(weight: Tensor, groups: int, turned: bool = False) -> Tensor:
+    """Kernels at points: (groups, panels, products, channels / 2, maps of a panel) of pairs. `turned`: those of the
+    gradient at the inputs, turned round and from maps to channels.
+    """
+    weight = weight.detach().contiguous(memory_format=torch.channels_last)
+    maps, channels, side, _ = weight.shape
+    maps, each = maps // groups, side * side * channels
+    if turned:
+        apart, maps, channels = (maps * each, 1, each, -channels, each - channels), channels, maps
+    else:
+        apart = maps * each, each, 1, channels, 0
+    kernels = at_points.Kernels(groups, maps, channels, side, loops.CHANNELS * _vectors(maps), *apart)
+    blocks, number = groups * -(-maps // kernels.width) * (channels // loops.CHANNELS), len(products(side))
+    panels = torch.empty(blocks * loops.CHANNELS // 2 * number * kernels.width, dtype=torch.int32)
+    arrays = flat(weight), panels.numpy().view(np.uint32)
+    over_rows(lambda first, last: at_points.to_panels(*arrays, first, last, kernels, number), blocks)
+    return panels
 
 
 def _vectors(maps: int) -> int:
@@ -82,29 +88,22 @@ def _vectors(maps: int) -> int:
 
 
 @lru_cache
-def _kernels_at_points(kernel_px: int) -> Tensor:
-    """(products, kernel_px ** 2), from both sides at once."""
-    g = simple_matrices(kernel_px).kernels
-    with torch.inference_mode(False):  # an ordinary tensor, whoever comes first
-        return torch.from_numpy(
-            np.stack([np.kron(g[row], g[column]) for row, column, _ in products(kernel_px)])
-        ).float()
-
-
-@lru_cache
 def _sum_of(kernel_px: int) -> np.ndarray:
     """Of every product, the sum to which it is added."""
     return np.array([product.sum for product in products(kernel_px)])
 
 
-def _outputs(x: Tensor, panels: Tensor, sizes: torch.Size, bias: Tensor, padding: int, groups: int) -> Tensor:
+def _outputs(x: Tensor, panels: Tensor, sizes: Sequence[int], bias: Tensor, padding: int, groups: int) -> Tensor:
     """The convolution with kernels of `sizes` (maps, channels of a group, side, side), at points."""
     maps, _, kernel_px, _ = sizes
     height, width = (side + 2 * padding - kernel_px + 1 for side in x.shape[2:])
     y = torch.empty((len(x), maps, height, width), dtype=x.dtype, memory_format=torch.channels_last)
     inputs, out = _tiling(x, y, groups, padding, kernel_px), _tiling(y, y, groups, 0, kernel_px)
     firsts = np.cumsum([0, *np.bincount(_sum_of(kernel_px))])
-    arrays, wide = (flat(x), flat(panels), firsts, flat(bias.float()), flat(y)), _vectors(maps // groups)
+    arrays, wide = (
+        (flat(x), panels.view(torch.uint16).numpy(), firsts, flat(bias.float()), flat(y)),
+        _vectors(maps // groups),
+    )
     strips = -(-len(x) * inputs.rows // inputs.strip)
     over_rows(lambda first, last: loops.convolve(*arrays, first, last, inputs, out, wide), strips)
     return y
@@ -156,11 +155,15 @@ class _Gradient:
             over_rows(pair, used)
             over_rows(multiply, len(self.sum_of) * panels)
         biases = torch.from_numpy(of_g).view(self.row_pairs, -1).sum(0)
-        return self._at_taps(torch.from_numpy(totals).view(len(self.sum_of), -1)), biases.to(g.dtype)
+        return self._at_taps(totals, tall), biases.to(g.dtype)
 
-    def _at_taps(self, totals: Tensor) -> Tensor:
+    def _at_taps(self, totals: np.ndarray, tall: int) -> Tensor:
         """From the products' sums to the kernels."""
-        side = self.kernel_px
-        taps = (_kernels_at_points(side).T @ totals).view(side, side, self.groups, self.panels, -1, self.width)
-        taps = taps[..., : self.channels, :].permute(2, 3, 5, 4, 0, 1).flatten(1, 2)
-        return taps[:, : self.sizes[0] // self.groups].reshape(self.sizes).to(self.g.dtype)
+        maps, channels, side, _ = self.sizes
+        gradient = torch.empty(self.sizes, dtype=self.g.dtype, memory_format=torch.channels_last)
+        maps, each = maps // self.groups, side * side * channels
+        kernels = at_points.Kernels(self.groups, maps, channels, side, self.width, maps * each, each, 1, channels, 0)
+        blocks, number = self.groups * self.panels * (channels // loops.CHANNELS), len(self.sum_of)
+        arrays = totals, flat(gradient)
+        over_rows(lambda first, last: at_points.from_sums(*arrays, first, last, tall, kernels, number), blocks)
+        return gradient

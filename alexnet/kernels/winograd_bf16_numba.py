@@ -28,7 +28,7 @@ four_vectors, three_vectors = block_of(ROWS_OF_FOUR, 4, PAIR), block_of(ROWS_OF_
 inputs_of_3, inputs_of_5 = (to_points_of(simple_matrices(px).inputs, products(px)) for px in (3, 5))
 pairs_of_3, pairs_of_5 = (to_pairs_of(simple_matrices(px).inputs, products(px)) for px in (3, 5))
 gradient_pairs = to_pairs_of(simple_matrices(3).outputs.T, products(3))  # those of 5 would be the same
-sums_to_outputs = from_sums_of(simple_matrices(3).outputs)
+sums_to_outputs = from_sums_of(simple_matrices(3).outputs, products(3))
 
 
 def pay() -> bool:

@@ -3,7 +3,7 @@ are additions of whole vectors, and most stay in registers.
 
     to_points_of(matrix, products)   points = matrix @ window @ matrix.T, bfloat16 to bfloat16
     to_pairs_of(matrix, products)    the same of two windows, whose points become pairs
-    from_sums_of(matrix)             window = matrix @ sums @ matrix.T + bias, float32 to bfloat16
+    from_sums_of(matrix, products)   window = matrix @ sums @ matrix.T + bias, float32 to bfloat16
 
 The matrix is written out: numbers of 0 cost nothing, 1 and -1 no multiplication.
 """
@@ -85,9 +85,9 @@ def to_pairs_of(matrix: np.ndarray, products: Sequence[Product]):
     return tiles
 
 
-def from_sums_of(matrix: np.ndarray):
-    """Compiled: tile(sums, sums_at, apart, bias, bias_at, target, at, line, pixel); sums, `apart` from each other, and
-    bias of float32, the target of bfloat16's bits, laid out as a window is.
+def from_sums_of(matrix: np.ndarray, products: Sequence[Product]):
+    """Compiled: tile(sums, sums_at, apart, bias, bias_at, target, at, line, pixel); sums, in the order of the products
+    and `apart` from each other, and bias of float32, the target of bfloat16's bits, laid out as a window is.
     """
 
     @intrinsic
@@ -98,9 +98,9 @@ def from_sums_of(matrix: np.ndarray):
         def emit(context, builder, signature, arguments):
             sums, sums_at, apart, bias, bias_at, target, at, line, pixel = arguments
             sums, bias, target = (_memory(context, builder, signature.args[i], arguments[i]) for i in (0, 3, 5))
-            side = matrix.shape[1]
-            places = _each_place(builder, sums, sums_at, builder.mul(apart, I64(side)), apart, side)
-            lines = [[_read(builder, place, LINE) for place in row] for row in places]
+            lines = [[None] * matrix.shape[1] for _ in range(matrix.shape[1])]
+            for i, (row, column, _) in enumerate(products):
+                lines[row][column] = _read(builder, _place(builder, sums, sums_at, builder.mul(apart, I64(i))), LINE)
             more = _read(builder, _place(builder, bias, bias_at), LINE)
             values = chain(*_sandwich(builder, matrix, lines))
             for value, place in zip(
@@ -121,12 +121,15 @@ def _sandwich(builder, matrix, lines) -> list[list]:
 
 
 def _sum(builder, weights, lines):
-    """With a positive weight first, so that nothing has to be negated."""
+    """With a positive weight first, so that almost never something has to be negated."""
     terms = sorted(((w, line) for w, line in zip(weights, lines, strict=True) if w), key=lambda term: term[0] < 0)
     total = None
     for weight, line in terms:
         size = line if abs(weight) == 1 else builder.fmul(line, LINE([float(abs(weight))] * CHANNELS))
-        total = size if total is None else (builder.fadd if weight > 0 else builder.fsub)(total, size)
+        if total is None:
+            total = size if weight > 0 else builder.fneg(size)
+        else:
+            total = (builder.fadd if weight > 0 else builder.fsub)(total, size)
     return total
 
 
