@@ -28,9 +28,10 @@ for dtype in (torch.float32, torch.bfloat16):
     sgd.step(dict.fromkeys(sgd.parameters, (1e-3, 1e-3)))
 prep = augment.Preprocessing(256, 224, np.zeros((256, 256, 3), np.float32), np.ones(3), np.ones(3), np.eye(3))
 draws = augment.training_draws(narrow.data, prep, 0, 0, np.arange(2), relit=True)
-crops = torch.empty(2, 224, 224, 3).numpy()
 mean_scales = augment.mean_and_scales(draws, prep)
-augment.cut_part(np.zeros((1, 256, 256, 3), np.uint8), draws, mean_scales, crops, 0, 1)  # as the loader does
+for dtype in (np.float32, np.uint16):
+    crops = np.empty((2, 224, 224, 3), dtype)
+    augment.cut_part(np.zeros((1, 256, 256, 3), np.uint8), draws, mean_scales, crops, 0, 1)  # as the loader does
 met = {name: list(loop.signatures) for name, loop in compile_ahead.LOOPS.items()}
 for number_type in ("float32", "bfloat16"):
     for name in compile_ahead.needed(narrow.net, number_type):
@@ -47,7 +48,7 @@ def run(*arguments: str, **environment: str) -> str:
 
 def test_a_step_meets_each_loop_as_the_helper_compiles_it():
     both = dict.fromkeys(compile_ahead.LOOPS, 2)  # float32 and bfloat16
-    both |= {"cut": 1, "to_points": 1, "from_points": 1}  # float32 alone
+    both |= {"to_points": 1, "from_points": 1}  # float32 alone
     both["products"] = int(gemm_numba.pay())
     both |= dict.fromkeys(compile_ahead.OF_WINOGRAD_BF16, int(winograd_bf16_numba.pay()))
     both |= dict.fromkeys(("fives_forward", "fives_backward"), 1 + wide_vectors())
@@ -131,13 +132,13 @@ def test_loops_that_store_bfloat16_have_vectors(tmp_path):
     asked = """
 import re
 from alexnet.kernels import compile_ahead
-for name in ("update", "max_pool", "gradient_at_places", "fives_forward"):
+for name in ("update", "max_pool", "gradient_at_places", "fives_forward", "cut"):
     compile_ahead.compile_loop(name, "bfloat16")
     (code,) = compile_ahead.LOOPS[name].inspect_llvm().values()
     print(name, bool(re.search(r"store <\\d+ x i16>", code)))
 """
     said = run("-c", asked, NUMBA_CACHE_DIR=str(tmp_path)).split("\n")[:-1]
-    assert said == ["update True", "max_pool True", "gradient_at_places True", "fives_forward True"]
+    assert said == [f"{name} True" for name in ("update", "max_pool", "gradient_at_places", "fives_forward", "cut")]
 
 
 def test_helpers_do_not_load_pytorch():

@@ -69,8 +69,8 @@ def test_squares_on_the_device_give_the_same_bits(settings, dtype, backend, tiny
     prep, jobs = runs.preprocessing(run, tiny_pack), jobs_of((*FADED, *settings), tiny_pack)
     cutter = Cutter.of(resident.upload(split, torch.device("cpu"), 1), prep, backend)
     got = resident.cut_batches(cutter, split.labels, jobs, dtype)
-    for mine, theirs in zip(got, loader.batches(split, prep, jobs, 20, 0), strict=True):
-        assert torch.equal(mine.images_nchw, theirs.images_nchw.to(dtype))
+    for mine, theirs in zip(got, loader.batches(split, prep, jobs, 20, 0, dtype), strict=True):
+        assert torch.equal(mine.images_nchw, theirs.images_nchw)
 
 
 def test_a_team_cuts_what_one_process_would(tiny_pack):

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from PIL import Image
 
-from alexnet import spec
+from alexnet import runs, spec
 from alexnet.data import augment, image, loader
 from alexnet.data.augment import Preprocessing
 from alexnet.data.pack import Pack, Split, open_pack, pack
@@ -80,6 +81,23 @@ def test_what_a_batch_holds(packed):
         assert torch.equal(batch[0], torch.from_numpy(wanted).permute(0, 3, 1, 2))
         assert batch[0].is_contiguous(memory_format=torch.channels_last)
         assert batch[1].tolist() == [split.labels[i] for i in job.pictures]
+
+
+@pytest.mark.parametrize("settings", [(), ("data.fade=0.4", "data.draw_group=4")])
+def test_in_bfloat16_every_number_is_rounded_once(tiny_pack, settings):
+    run, split = tiny.spec(*settings), tiny_pack.splits["train"]
+    prep, clock = runs.preprocessing(run, tiny_pack), Clock(0, 4, 4)
+    made = {
+        dtype: [
+            batch.images_nchw.clone()
+            for batch in loader.batches(split, prep, loader.training_jobs(run, prep, 66, clock), 20, 1, dtype)
+        ]
+        for dtype in (torch.float32, torch.bfloat16)
+    }
+    for wide, narrow in zip(*made.values(), strict=True):
+        assert narrow.dtype == torch.bfloat16
+        assert narrow.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(narrow, wide.bfloat16())
 
 
 @pytest.mark.parametrize("reshuffle", [True, False])

@@ -14,7 +14,7 @@ from alexnet import spec as spec_module
 from alexnet import train as training
 from alexnet.bench import stock
 from alexnet.bench.turns import gemm, in_turns_s
-from alexnet.data import loader
+from alexnet.data import loader, resident
 from alexnet.data.pack import Pack, ensure_pack
 from alexnet.net import AlexNet, LayerRow, layer_table
 
@@ -62,11 +62,12 @@ def our_step(spec: spec_module.Spec, pack: Pack) -> Callable[[], None]:
     """One step as `alexnet train` does it: the next batch from the pack, forward, backward, update."""
     state, place = training.prepare(spec, pack)
     prep, split = runs.preprocessing(spec, pack), pack.splits["train"]
-    batches = loader.batches(split, prep, loader.training_jobs(spec, prep, len(split), state.clock), spec.run.batch, 2)
+    jobs = loader.training_jobs(spec, prep, len(split), state.clock)
+    batches = resident.batches(split, prep, jobs, spec.run.batch, 2, place.device, place.dtype)
 
     def step() -> None:
         batch = next(batches)
-        training.step(state, batch.images_nchw.to(place.device, place.dtype), batch.labels)
+        training.step(state, batch.images_nchw, batch.labels)
         state.clock = replace(state.clock, step=0)
 
     return step

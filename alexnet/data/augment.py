@@ -14,6 +14,7 @@ import numpy as np
 from numba import njit
 
 from alexnet.data import resized_crop
+from alexnet.kernels.compiled import narrow
 from alexnet.spec import DataSpec
 
 OFFSET_Y, OFFSET_X, MIRROR, LIGHT, ORDER, AREA, SHAPE, FADED, FADED_WITH = range(9)  # what a random number is for
@@ -177,7 +178,7 @@ def views(number: int) -> list[int]:
 
 def cut(squares_nhwc: np.ndarray, draws: Draws, prep: Preprocessing, out_nhwc: np.ndarray) -> np.ndarray:
     """Crop, mirror, subtract the mean, relight and scale a batch of uint8 (N, S, S, 3) into `out_nhwc` (N, crop, crop,
-    3) float32, which is returned.
+    3) float32, or the bits of bfloat16, which is returned.
     """
     cut_part(squares_nhwc, draws, mean_and_scales(draws, prep), out_nhwc, 0, len(out_nhwc))
     return out_nhwc
@@ -246,4 +247,5 @@ def _mirror(pixels, first, out):
 @njit(cache=True, nogil=True)
 def _row(pixels, first, means, shift, scale, out, to):
     for i in range(np.uintp(len(shift))):
-        out[to + i] = (np.float32(pixels[first + i]) - means[to + i] + shift[i]) * scale[i]
+        value = (np.float32(pixels[first + i]) - means[to + i] + shift[i]) * scale[i]
+        out[to + i] = narrow(value, out[to + i])

@@ -21,6 +21,7 @@ from alexnet.data import augment
 from alexnet.data.augment import Draws, Preprocessing
 from alexnet.data.packfile import Split
 from alexnet.errors import MachineError
+from alexnet.kernels.compiled import flat
 from alexnet.schedule import Clock
 from alexnet.spec import Spec
 
@@ -31,7 +32,9 @@ JOIN_S = 3  # that threads get to end in
 
 @dataclass
 class Batch:
-    """images_nchw float32, channels_last in memory; labels int64 (N,); `epoch` it belongs to (training only)."""
+    """images_nchw float32 or bfloat16, channels_last in memory; labels int64 (N,); `epoch` it belongs to (training
+    only).
+    """
 
     images_nchw: torch.Tensor
     labels: torch.Tensor
@@ -72,40 +75,52 @@ class Slot:
     """A thread's picture and its batch."""
 
     square_hwc: np.ndarray
-    crops_nhwc: np.ndarray
+    crops_nhwc: torch.Tensor
 
 
-def batches(split: Split, prep: Preprocessing, jobs: Iterable[Job], batch: int, workers: int) -> Iterator[Batch]:
-    """The batches of `jobs` in order. Raises DataError for a picture that cannot be read, naming it, as soon as a
-    thread meets it, and MachineError where nothing can be read any more.
+def batches(
+    split: Split,
+    prep: Preprocessing,
+    jobs: Iterable[Job],
+    batch: int,
+    workers: int,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Batch]:
+    """The batches of `jobs` in order, float32 or bfloat16. Raises DataError for a picture that cannot be read, naming
+    it, as soon as a thread meets it, and MachineError where nothing can be read any more.
     """
     size, crop = split.size_px, prep.crop_px
     slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
     for _ in range(workers + AHEAD + 1):
-        slots.put(Slot(np.empty((size, size, 3), np.uint8), np.empty((batch, crop, crop, 3), np.float32)))
+        slots.put(Slot(np.empty((size, size, 3), np.uint8), torch.empty((batch, crop, crop, 3), dtype=dtype)))
     pulse = [0]  # pictures read, by any thread; roughly, since nobody counts on it but to see that it moves
 
     def make(job: Job, slot: Slot) -> Batch:
-        crops, mean_scales = slot.crops_nhwc[: job.pictures.size], augment.mean_and_scales(job.draws, prep)
+        images, mean_scales = slot.crops_nhwc[: job.pictures.size], augment.mean_and_scales(job.draws, prep)
+        crops = flat(images).reshape(images.shape)
         for place, picture in enumerate(job.pictures):  # cut while its pixels are still in cache
             read(split, int(picture), slot.square_hwc)
             augment.cut_part(slot.square_hwc[None], job.draws, mean_scales, crops, place, place + 1)
             pulse[0] += 1
         if job.fade is not None:
-            _fade(split, prep, job.fade, slot.square_hwc, crops)
+            _fade(split, prep, job, slot.square_hwc, images)
         labels = torch.from_numpy(split.labels[job.pictures].astype(np.int64))
-        return Batch(torch.from_numpy(crops).permute(0, 3, 1, 2), labels, job.epoch)
+        return Batch(images.permute(0, 3, 1, 2), labels, job.epoch)
 
     yield from _in_order(make, iter(jobs), slots, workers, pulse)
 
 
-def _fade(split: Split, prep: Preprocessing, fade: Fade, square_hwc: np.ndarray, crops_nhwc: np.ndarray) -> None:
-    """Mixes other pictures into some rows of a batch, in place."""
-    other = np.empty_like(crops_nhwc[:1])
-    for i, (row, picture) in enumerate(zip(fade.rows, fade.pictures, strict=True)):
+def _fade(split: Split, prep: Preprocessing, job: Job, square_hwc: np.ndarray, images_nhwc: torch.Tensor) -> None:
+    """Mixes other pictures into some rows of a batch, in place; both are cut in float32 and so rounded once."""
+
+    def cut(picture: int, draws: Draws) -> np.ndarray:
         read(split, int(picture), square_hwc)
-        augment.cut(square_hwc[None], fade.draws.part(slice(i, i + 1)), prep, other)
-        crops_nhwc[row] = augment.fade(crops_nhwc[row], other[0])
+        return augment.cut(square_hwc[None], draws, prep, np.empty((1, *images_nhwc.shape[1:]), np.float32))[0]
+
+    for i, row in enumerate(job.fade.rows):
+        own = cut(job.pictures[row], job.draws.part(slice(row, row + 1)))
+        other = cut(job.fade.pictures[i], job.fade.draws.part(slice(i, i + 1)))
+        images_nhwc[row] = torch.from_numpy(augment.fade(own, other))
 
 
 def _in_order(

@@ -110,7 +110,8 @@ def batches(
     if squares is not None:
         yield from cut_batches(Cutter.of(squares, prep), split.labels, jobs, dtype)
         return
-    made = loader.batches(split, prep, jobs, batch, workers)
+    narrow = dtype if dtype == torch.bfloat16 else torch.float32
+    made = loader.batches(split, prep, jobs, batch, workers, narrow)
     if device.type == "cuda":
         side = torch.cuda.Stream(device)
         yield from (_sent(each, device, dtype, side) for each in made)

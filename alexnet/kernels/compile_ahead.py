@@ -115,7 +115,7 @@ def _is_cached(loop) -> bool:
 def compile_loop(name: str, number_type: str) -> None:
     """Compiles a loop for arrays of float32 or bfloat16 by giving it nothing to do."""
     if name == "cut":
-        return _cut_a_dot()
+        return _cut_a_dot(np.uint16 if number_type == "bfloat16" else np.float32)
     wide, one = np.zeros(8, np.float32), np.float32(1)
     x = np.zeros(8, np.uint16) if number_type == "bfloat16" else wide
     copy, places = x if number_type == "bfloat16" else update_numba.NOTHING, np.zeros(8, np.int16)
@@ -147,11 +147,11 @@ def compile_loop(name: str, number_type: str) -> None:
     return None
 
 
-def _cut_a_dot() -> None:
+def _cut_a_dot(number: type) -> None:
     """A batch of one picture of 2 px, drawn and cut as in training."""
     prep = augment.Preprocessing(2, 1, np.zeros((2, 2, 3), np.float32), *[np.ones(3)] * 2, np.eye(3))
     draws = augment.training_draws(DataSpec(), prep, 0, 0, np.arange(1), relit=True)
-    augment.cut(np.zeros((1, 2, 2, 3), np.uint8), draws, prep, np.empty((1, 1, 1, 3), np.float32))
+    augment.cut(np.zeros((1, 2, 2, 3), np.uint8), draws, prep, np.empty((1, 1, 1, 3), number))
 
 
 if __name__ == "__main__":
