@@ -4,12 +4,13 @@ import importlib
 import subprocess
 
 import pytest
+import torch
 
 from alexnet.bench import doctor, train, turns
 from alexnet.data import pack as packs
 from alexnet.data.sources import open_source
 from alexnet.net import AlexNet
-from alexnet.spec import preset
+from alexnet.spec import change, preset
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,18 @@ def test_calls_take_turns():
 def test_operations_of_a_training_step():
     """4.14 GFLOP a picture with 1000 classes: three passes of 724.4 M multiply-adds, less conv1's input gradient."""
     assert train.training_flops(AlexNet(preset("as_run").net)) / 1e9 == pytest.approx(4.136, abs=0.001)
+
+
+@pytest.mark.parametrize("name", list(train.PEERS))
+def test_a_peer_computes_what_our_net_does(name):
+    """With the same weights, in order, and dropout as it is at test."""
+    narrow = ["net.fc6.outputs=32", "net.fc7.outputs=32", "net.dropout_inverted=true"]
+    ours, peer = AlexNet(change(preset(name, classes=10), narrow).net).eval(), train.PEERS[name](10, 32).eval()
+    peer.load_state_dict(dict(zip(peer.state_dict(), ours.state_dict().values(), strict=True)))
+    images_nchw = 50 * torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        given, wanted = peer(images_nchw), ours(images_nchw)
+    torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-4 * float(wanted.abs().max()))
 
 
 def test_the_doctor_names_the_limit():

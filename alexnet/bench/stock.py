@@ -1,4 +1,4 @@
-"""The peers: run 145's net and torchvision's, written with nothing but stock PyTorch modules, as most people would."""
+"""The peers: run 145's net, that of 2014 and torchvision's, written with nothing but stock PyTorch modules, as most people would."""
 
 from __future__ import annotations
 
@@ -34,6 +34,19 @@ def as_run(classes: int = 1000, dense: int = 4096) -> nn.Sequential:
         *(nn.Conv2d(96, 256, 5, padding=2, groups=2), nn.ReLU(), TowerNorm(), SameMapNorm(), nn.MaxPool2d(3, 2)),
         *(nn.Conv2d(256, 384, 3, padding=1), nn.ReLU(), nn.Conv2d(384, 384, 3, padding=1, groups=2), nn.ReLU()),
         *(nn.Conv2d(384, 256, 3, padding=1, groups=2), nn.MaxPool2d(3, 2), nn.ReLU(), nn.Flatten()),
+        *(nn.Linear(9216, dense), nn.ReLU(), nn.Dropout(), nn.Linear(dense, dense), nn.ReLU(), nn.Dropout()),
+        nn.Linear(dense, classes),
+    )
+
+
+def owt2014(classes: int = 1000, dense: int = 4096) -> nn.Sequential:
+    """The mathematics of the owt2014 preset (dropout inverted, as nn.Dropout is)."""
+    norms = (nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=2) for _ in range(2))
+    return nn.Sequential(
+        *(nn.ZeroPad2d((0, 3, 0, 3)), nn.Conv2d(3, 64, 11, 4), next(norms), nn.MaxPool2d(3, 2), nn.ReLU()),
+        *(nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(), next(norms), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(), nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(256, 256, 3, padding=1), nn.MaxPool2d(3, 2), nn.ReLU(), nn.Flatten()),
         *(nn.Linear(9216, dense), nn.ReLU(), nn.Dropout(), nn.Linear(dense, dense), nn.ReLU(), nn.Dropout()),
         nn.Linear(dense, classes),
     )

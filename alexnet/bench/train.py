@@ -18,11 +18,11 @@ from alexnet.data import loader, resident
 from alexnet.data.pack import Pack, ensure_pack
 from alexnet.net import AlexNet, LayerRow, layer_table
 
-PEERS = {"as_run": stock.as_run, "torchvision": stock.torchvision}
+PEERS = {"as_run": stock.as_run, "owt2014": stock.owt2014, "torchvision": stock.torchvision}
 
 
 def rows(toy: bool, data: str | None = None) -> list[dict]:
-    """One row for as_run and one for torchvision's net in each precision that pays on this machine."""
+    """One row for as_run, the net of 2014 and torchvision's in each precision that pays on this machine."""
     pack = ensure_pack(data)
     best, _ = machine.precision("auto", torch.device("cpu"))
     return [_row(preset, pack, precision, toy) for precision in dict.fromkeys((best, "fp32")) for preset in PEERS]
