@@ -1,4 +1,4 @@
-"""The peers: run 145's net, that of 2014 and torchvision's, written with nothing but stock PyTorch modules, as most people would."""
+"""The peers: run 145's net, the one of 2014 and torchvision's, in nothing but stock PyTorch modules, as most would."""
 
 from __future__ import annotations
 

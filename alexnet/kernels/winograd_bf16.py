@@ -139,8 +139,8 @@ class _Gradient:
         tall = loops.tall_of(channels, self.wide)
         x_pairs, g_pairs = np.empty(numbers[0] * count + tall, np.uint32), np.empty(numbers[1] * count, np.uint32)
         totals = np.zeros(len(self.sum_of) * panels * tall * self.width, np.float32)
-        of_x, of_g = (np.zeros(self.row_pairs * t.shape[1], np.float32) for t in (x, g))
-        arrays = (flat(x), x_pairs, of_x), (flat(g), g_pairs, of_g)
+        biases = np.zeros((self.row_pairs, g.shape[1]), np.float32)
+        arrays = (flat(x), x_pairs, biases.ravel()), (flat(g), g_pairs, biases.ravel())
         for begin in range(0, self.row_pairs, chunk):
             used = min(chunk, self.row_pairs - begin)
 
@@ -154,8 +154,7 @@ class _Gradient:
 
             over_rows(pair, used)
             over_rows(multiply, len(self.sum_of) * panels)
-        biases = torch.from_numpy(of_g).view(self.row_pairs, -1).sum(0)
-        return self._at_taps(totals, tall), biases.to(g.dtype)
+        return self._at_taps(totals, tall), torch.from_numpy(biases).sum(0).to(g.dtype)
 
     def _at_taps(self, totals: np.ndarray, tall: int) -> Tensor:
         """From the products' sums to the kernels."""

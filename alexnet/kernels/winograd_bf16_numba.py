@@ -27,7 +27,7 @@ ROWS_OF_FOUR, ROWS_OF_THREE = 6, 7  # of a block of products, by its vectors: al
 four_vectors, three_vectors = block_of(ROWS_OF_FOUR, 4, PAIR), block_of(ROWS_OF_THREE, 3, PAIR)
 inputs_of_3, inputs_of_5 = (to_points_of(simple_matrices(px).inputs, products(px)) for px in (3, 5))
 pairs_of_3, pairs_of_5 = (to_pairs_of(simple_matrices(px).inputs, products(px)) for px in (3, 5))
-gradient_pairs = to_pairs_of(simple_matrices(3).outputs.T, products(3))  # those of 5 would be the same
+gradient_pairs = to_pairs_of(simple_matrices(3).outputs.T, products(3), summed=True)  # those of 5 would be the same
 sums_to_outputs = from_sums_of(simple_matrices(3).outputs, products(3))
 
 
@@ -164,8 +164,8 @@ def _write_rows(rows, width, y, row, channel, channels, out):
 @njit
 def to_pairs(x, pairs, sums, first, last, begin, maps, wide, count):
     """Pairs of rows of tiles first to last, counted from pair `begin` on, to pairs of tiles, 32 bits each: (products,
-    groups, count, channels), or, for a gradient, (sums, groups, panels, count, 16 wide). The numbers of each pair of
-    rows are summed over its pixels too, in sums (pairs of rows, groups * channels).
+    groups, count, channels), or, for a gradient, (sums, groups, panels, count, 16 wide). A gradient's numbers are
+    summed too over the pixels of each pair of rows, in sums (pairs of rows, groups * channels).
     """
     of_gradient = maps.window == TILE_PX
     width = wide * CHANNELS if of_gradient else maps.channels

@@ -56,9 +56,9 @@ def to_points_of(matrix: np.ndarray, products: Sequence[Product]):
     return tile
 
 
-def to_pairs_of(matrix: np.ndarray, products: Sequence[Product]):
+def to_pairs_of(matrix: np.ndarray, products: Sequence[Product], summed: bool = False):
     """Compiled: tiles(source, at, other_at, line, pixel, pairs, pair_at, point, sums, sums_at); pairs of 32 bits, those
-    of the points `point` apart. Adds all numbers of both windows to the sums.
+    of the points `point` apart. With `summed` all numbers of both windows are added to the sums.
     """
 
     @intrinsic
@@ -70,9 +70,10 @@ def to_pairs_of(matrix: np.ndarray, products: Sequence[Product]):
             source, at, other_at, line, pixel, pairs, pair_at, point, sums, sums_at = arguments
             source, pairs, sums = (_memory(context, builder, signature.args[i], arguments[i]) for i in (0, 5, 8))
             windows = [_read_window(builder, source, place, line, pixel, matrix.shape[1]) for place in (at, other_at)]
-            place = _place(builder, sums, sums_at)
-            numbers = [number for window in windows for row in window for number in row]
-            _write(builder, reduce(builder.fadd, numbers, _read(builder, place, LINE)), place)
+            if summed:
+                place = _place(builder, sums, sums_at)
+                numbers = [number for window in windows for row in window for number in row]
+                _write(builder, reduce(builder.fadd, numbers, _read(builder, place, LINE)), place)
             one, other = (_sandwich(builder, matrix, window) for window in windows)
             for i, (row, column, _) in enumerate(products):
                 low, high = (builder.zext(_bf16(builder, of[row][column]), WIDE_BITS) for of in (one, other))
