@@ -51,8 +51,9 @@ class SpatialResponseNorm(nn.Module):
 class MaxPool2d(nn.MaxPool2d):
     """Max pooling, overlapping where the stride is smaller than the window (paper, section 3.4)."""
 
-    def forward(self, x_nchw: Tensor) -> Tensor:
-        return pool.max_pool(x_nchw, self.kernel_size, self.stride, self.ceil_mode)
+    def forward(self, x_nchw: Tensor, rectified: bool = False) -> Tensor:
+        """`rectified`: and ReLU of it, in place of a module that follows."""
+        return pool.max_pool(x_nchw, self.kernel_size, self.stride, self.ceil_mode, rectified)
 
 
 class Linear(nn.Linear):
@@ -98,10 +99,11 @@ class Conv2d(nn.Conv2d):
         self._kept.clear()
         return super().train(mode)
 
-    def forward(self, x_nchw: Tensor) -> Tensor:
+    def forward(self, x_nchw: Tensor, rectified: bool = False) -> Tensor:
+        """`rectified`: and ReLU of it, in place of a module that follows."""
         numbers = (self.stride[0], self.padding[0], self.groups, self.overhang_px)
         kept = self._kept if torch.is_inference_mode_enabled() and not self.training else None
-        return conv.conv2d(x_nchw, self.weight, self.bias, *numbers, kept)
+        return conv.conv2d(x_nchw, self.weight, self.bias, *numbers, kept, rectified)
 
 
 class LocalConv2d(nn.Module):

@@ -52,12 +52,27 @@ class AlexNet(nn.Module):
         """
         if until is not None and until not in self._modules:
             raise UsageError(f"this net has no layer {until!r}; its layers: {', '.join(self._modules)}")
-        x = images_nchw
-        for name, layer in self._modules.items():
-            x = layer(x)
+        x, layers, rectified = images_nchw, list(self._modules.items()), False
+        for i, (name, layer) in enumerate(layers):
+            if rectified:  # by the layer before
+                rectified = False
+            elif name != until and _with_relu(layer, *layers[i + 1 : i + 2]):
+                x, rectified = layer(x, rectified=True), True
+            else:
+                x = layer(x)
             if name == until:
                 break
         return x
+
+
+def _with_relu(layer: nn.Module, follower: tuple[str, nn.Module] = ("", nn.Identity())) -> bool:
+    """Whether a layer and its ReLU may be computed in one pass: not where somebody looks in between."""
+    relu = follower[1]
+    if not isinstance(layer, Conv2d | MaxPool2d) or type(relu) is not nn.ReLU:
+        return False
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return not (layer._forward_hooks or relu._forward_hooks or relu._forward_pre_hooks or relu._backward_hooks)
 
 
 def _convolutions(spec: NetSpec) -> list[tuple[str, ConvSpec]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from alexnet import layers, presets, spec
 from alexnet.errors import UsageError
-from alexnet.net import AlexNet, layer_table
+from alexnet.net import AlexNet, compute_in, layer_table
 from alexnet.spec import NetSpec, Spec, change
 
 SMALL = ("net.fc6.outputs=32", "net.fc7.outputs=24", "net.classes=10")
@@ -346,3 +346,18 @@ def test_impossible_nets_say_why(settings, message):
     whole: Spec = change(spec.as_run(), [*SMALL, *settings])
     with pytest.raises(UsageError, match=re.escape(message)):
         AlexNet(whole.net)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_relu_is_computed_with_the_layer_before_unless_somebody_looks_in_between(dtype):
+    net = compute_in(AlexNet(spec.preset("as_run", classes=10).net).to(memory_format=torch.channels_last), dtype).eval()
+    x = 50 * torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)).to(dtype)
+    seen = {}
+    whole = net(x)
+    for name in ("conv2", "conv3", "pool1"):
+        getattr(net, name).register_forward_hook(lambda _, __, y, name=name: seen.setdefault(name, y))
+    assert torch.equal(net(x), whole)
+    for name, y in seen.items():
+        assert (y < 0).any()
+        assert torch.equal(net(x, until=name), y)
+        assert torch.equal(net(x, until=f"relu{name[-1]}"), F.relu(y))

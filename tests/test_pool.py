@@ -129,3 +129,18 @@ def test_nan_is_a_maximum_on_a_gpu():
     x = torch.zeros(1, 1, 5, 5, device=DEVICE)
     x[0, 0, 2, 2] = torch.nan
     assert pool.on_gpu(x, 3, 2).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("ceil", [False, True])
+def test_with_relu_in_the_same_pass(dtype, ceil):
+    """Also where all of a window is negative, zero or not a number."""
+    x = torch.randn(3, 8, 12, 13, generator=torch.Generator().manual_seed(0)).sub(1).to(dtype)
+    x[0, :, :3, :3], x[1, :, :5, :5] = 0, -1
+    x[2, 0, 0, 0] = torch.nan
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    one, two = pool.max_pool(x, 3, 2, ceil, rectified=True), F.relu(pool.max_pool(x, 3, 2, ceil))
+    g = torch.randn(two.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    torch.testing.assert_close(one, two, rtol=0, atol=0, equal_nan=True)
+    (mine,), (theirs,) = torch.autograd.grad(one, x, g), torch.autograd.grad(two, x, g)
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)

@@ -95,6 +95,30 @@ def test_chunks_change_only_the_order_of_sums(monkeypatch, bytes_):
 
 
 @needs_avx512_bf16
+@pytest.mark.parametrize(("shape", "groups"), [((3, 48, 64, 2, 27, 27, 5, 2), 2), ((4, 32, 112, 1, 13, 13, 3, 1), 1)])
+def test_with_relu_in_the_same_pass(shape, groups):
+    """The same bits as by two, forward and backward."""
+    given, padding = case(*shape), shape[7]
+    g = torch.randn(shape[0], shape[2] * groups, *shape[4:6], generator=torch.Generator().manual_seed(1)).bfloat16()
+    two = F.relu(winograd_bf16.conv2d(*given, padding, groups))
+    one = winograd_bf16.conv2d(*given, padding, groups, rectified=True)
+    assert torch.equal(one, two)
+    assert 0.3 < (one == 0).float().mean() < 0.7
+    for a, b in zip(torch.autograd.grad(one, given, g), torch.autograd.grad(two, given, g), strict=True):
+        assert torch.equal(a, b)
+
+
+@needs_avx512_bf16
+def test_relu_in_the_same_pass_hides_no_nan():
+    x, weight, bias = (t.detach() for t in case(2, 16, 16, 1, 13, 13, 3, 1))
+    for value in (torch.nan, -torch.nan, torch.inf):
+        x[0, :2, 0, 0] = torch.tensor([value, -value])
+        y = winograd_bf16.conv2d(x, weight, bias, 1, rectified=True)
+        assert torch.equal(y.isnan(), winograd_bf16.conv2d(x, weight, bias, 1).isnan())
+        assert y.isnan().any()
+
+
+@needs_avx512_bf16
 def test_a_group_sees_nothing_of_another():
     x, weight, bias = (t.detach() for t in case(4, 48, 64, 2, 13, 13, 3, 1))
     y, other = winograd_bf16.conv2d(x, weight, bias, 1, 2), x.clone()

@@ -21,15 +21,20 @@ COMPILED_TYPES = (torch.float32, torch.bfloat16)
 LARGEST_MAP = 2**15  # pixels that int16 can number
 
 
-def max_pool(x_nchw: Tensor, size: int, stride: int, ceil: bool = False) -> Tensor:
+def max_pool(x_nchw: Tensor, size: int, stride: int, ceil: bool = False, rectified: bool = False) -> Tensor:
     """As torch.nn.functional.max_pool2d without padding, of (N, C, H, W); the first of equal maxima gets the gradient
     (paper, section 3.4). PyTorch keeps x for it and eight bytes an output; here it is two on a CPU, one on a GPU.
+    `rectified`: and ReLU of it, in the same pass where there is one.
     """
     if x_nchw.device.type == "cuda" and x_nchw.dtype in COMPILED_TYPES and not gpu.obstacle(x_nchw.device):
-        return on_gpu(x_nchw, size, stride, ceil)
-    if _keeps_little(x_nchw):
-        return _Lean.apply(x_nchw, size, stride, ceil)
-    return F.max_pool2d(x_nchw, size, stride, ceil_mode=ceil)
+        y = on_gpu(x_nchw, size, stride, ceil)
+    elif _keeps_little(x_nchw):
+        if x_nchw.dtype == torch.bfloat16 and _memory_format(x_nchw) == torch.channels_last:
+            return _Lean.apply(x_nchw, size, stride, ceil, rectified)
+        y = _Lean.apply(x_nchw, size, stride, ceil, False)
+    else:
+        y = F.max_pool2d(x_nchw, size, stride, ceil_mode=ceil)
+    return F.relu(y) if rectified else y
 
 
 def _keeps_little(x_nchw: Tensor) -> bool:
@@ -54,11 +59,11 @@ class _Lean(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x_nchw: Tensor, size: int, stride: int, ceil: bool) -> Tensor:
+    def forward(ctx, x_nchw: Tensor, size: int, stride: int, ceil: bool, rectified: bool) -> Tensor:
         ctx.shape, ctx.format = x_nchw.shape, _memory_format(x_nchw)
         ctx.numbers = [size, size], [stride, stride], [0, 0], [1, 1], ceil
         if x_nchw.dtype == torch.bfloat16 and ctx.format == torch.channels_last:
-            y, places = _pooled(x_nchw, size, stride, ceil)
+            y, places = _pooled(x_nchw, size, stride, ceil, rectified)
         else:
             y, places = F.max_pool2d_with_indices(x_nchw, size, stride, ceil_mode=ceil)
         ctx.save_for_backward(places.to(torch.int16))
@@ -71,13 +76,13 @@ class _Lean(torch.autograd.Function):
         dx = torch.empty(ctx.shape, dtype=g_nchw.dtype, memory_format=ctx.format)  # stands for x: its shape counts
         if dx.dtype in COMPILED_TYPES and ctx.format == torch.channels_last:
             _collect(places, g_nchw, dx, ctx.numbers[0][0], ctx.numbers[1][0])
-            return dx, None, None, None
+            return dx, None, None, None, None
         torch.ops.aten.max_pool2d_with_indices_backward(g_nchw, dx, *ctx.numbers, places.long(), grad_input=dx)
-        return dx, None, None, None
+        return dx, None, None, None, None
 
 
-def _pooled(x_nchw: Tensor, size: int, stride: int, ceil: bool) -> tuple[Tensor, Tensor]:
-    """(y, places of its numbers in their maps, int16) of x, channels_last."""
+def _pooled(x_nchw: Tensor, size: int, stride: int, ceil: bool, rectified: bool) -> tuple[Tensor, Tensor]:
+    """(y, places of its numbers in their maps, int16) of x, channels_last; where `rectified`, a 0 is from nowhere."""
     from alexnet.kernels import pool_numba
     from alexnet.kernels.compiled import flat
 
@@ -88,7 +93,8 @@ def _pooled(x_nchw: Tensor, size: int, stride: int, ceil: bool) -> tuple[Tensor,
         for dtype in (x_nchw.dtype, torch.int16)
     )
     arrays = [flat(t) for t in (x_nchw, y, places)]
-    over_rows(lambda a, b: pool_numba.max_pool(*arrays, a, b, h, w, c, *sides, size, stride), n * sides[0])
+    numbers = h, w, c, *sides, size, stride, rectified
+    over_rows(lambda a, b: pool_numba.max_pool(*arrays, a, b, *numbers), n * sides[0])
     return y, places
 
 

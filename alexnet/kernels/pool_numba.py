@@ -47,15 +47,17 @@ def _put(values, wide):
 
 
 @njit
-def max_pool(x, y, places, first, last, height, width, channels, out_height, out_width, size, stride):
-    """Rows [first, last) of N * out_height: y, and places int16: which pixel of its map the first maximum is."""
+def max_pool(x, y, places, first, last, height, width, channels, out_height, out_width, size, stride, rectified):
+    """Rows [first, last) of N * out_height: y, and places int16: which pixel of its map the first maximum is. Where
+    `rectified`, by ReLU, a 0 in place of what is not positive has place -1, which is none.
+    """
     best, place = np.empty(channels, np.float32), np.empty(channels, np.int32)
     for row in range(first, last):
         image, top = row // out_height, row % out_height * stride
         for out_j in range(out_width):
             left = out_j * stride
-            best[:] = LEAST
-            place[:] = top * width + left
+            best[:] = ZERO if rectified else LEAST
+            place[:] = -1 if rectified else top * width + left
             for i in range(top, min(top + size, height)):
                 for j in range(left, min(left + size, width)):
                     here, at = np.int32(i * width + j), np.uintp(((image * height + i) * width + j) * channels)

@@ -27,40 +27,50 @@ CHUNK_BYTES = 12_000_000  # of pairs at a time, for a kernel's gradient: what fi
 
 
 def conv2d(
-    x_nchw: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int = 1, kept: dict | None = None
+    x_nchw: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    padding: int,
+    groups: int = 1,
+    kept: dict | None = None,
+    rectified: bool = False,
 ) -> Tensor:
     """torch.nn.functional.conv2d(x, weight, bias, padding=padding, groups=groups) of (N, C, H, W) bfloat16 on the CPU,
     for square kernels of 3 or 5 pixels and more than `padding`, 16 channels or a multiple on both sides of a group;
-    channels_last. With `kept` nothing has a gradient, and the kernels' points stay in it until they change.
+    channels_last. With `kept` nothing has a gradient, and the kernels' points stay in it until they change. With
+    `rectified` ReLU of it.
     """
     if kept is None:
-        return _Winograd.apply(x_nchw, weight, bias, padding, groups)
+        return _Winograd.apply(x_nchw, weight, bias, padding, groups, rectified)
     panels = remembered(kept, weight, "bfloat16", lambda: _panels(weight, groups))
-    return _outputs(x_nchw.contiguous(memory_format=torch.channels_last), panels, weight.shape, bias, padding, groups)
+    x = x_nchw.contiguous(memory_format=torch.channels_last)
+    return _outputs(x, panels, weight.shape, bias, padding, groups, rectified=rectified)
 
 
 class _Winograd(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, padding: int, groups: int, rectified: bool) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)
-        ctx.save_for_backward(x, weight)
+        y = _outputs(x, _panels(weight, groups), weight.shape, bias, padding, groups, rectified=rectified)
+        ctx.save_for_backward(x, weight, *([y] if rectified else []))
         ctx.padding, ctx.groups = padding, groups
-        return _outputs(x, _panels(weight, groups), weight.shape, bias, padding, groups)
+        return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx, g: Tensor) -> tuple:
-        x, weight = ctx.saved_tensors
+        x, weight, *mask = ctx.saved_tensors
+        mask = mask[0] if mask else None
         wants_dx, wants_dweight, wants_dbias, *_ = ctx.needs_input_grad
         g = g.contiguous(memory_format=torch.channels_last)
         dx = dweight = dbias = None
         if wants_dx:
             padding, no_bias = weight.shape[2] - 1 - ctx.padding, g.new_zeros(x.shape[1])
             sizes = (x.shape[1], len(weight) // ctx.groups, *weight.shape[2:])
-            dx = _outputs(g, _panels(weight, ctx.groups, turned=True), sizes, no_bias, padding, ctx.groups)
+            dx = _outputs(g, _panels(weight, ctx.groups, turned=True), sizes, no_bias, padding, ctx.groups, mask)
         if wants_dweight or wants_dbias:
-            dweight, dbias = _Gradient(x, g, weight.shape, ctx.padding, ctx.groups).sums()
-        return dx, dweight, dbias, None, None
+            dweight, dbias = _Gradient(x, g, weight.shape, ctx.padding, ctx.groups, mask).sums()
+        return dx, dweight, dbias, None, None, None
 
 
 def _panels(weight: Tensor, groups: int, turned: bool = False) -> Tensor:
@@ -93,20 +103,36 @@ def _sum_of(kernel_px: int) -> np.ndarray:
     return np.array([product.sum for product in products(kernel_px)])
 
 
-def _outputs(x: Tensor, panels: Tensor, sizes: Sequence[int], bias: Tensor, padding: int, groups: int) -> Tensor:
-    """The convolution with kernels of `sizes` (maps, channels of a group, side, side), at points."""
+def _outputs(
+    x: Tensor,
+    panels: Tensor,
+    sizes: Sequence[int],
+    bias: Tensor,
+    padding: int,
+    groups: int,
+    mask: Tensor | None = None,
+    rectified: bool = False,
+) -> Tensor:
+    """The convolution of x, where there is a mask and it is 0 of nothing, with kernels of `sizes` (maps, channels of a
+    group, side, side), at points; `rectified` or not.
+    """
     maps, _, kernel_px, _ = sizes
     height, width = (side + 2 * padding - kernel_px + 1 for side in x.shape[2:])
     y = torch.empty((len(x), maps, height, width), dtype=x.dtype, memory_format=torch.channels_last)
     inputs, out = _tiling(x, y, groups, padding, kernel_px), _tiling(y, y, groups, 0, kernel_px)
     firsts = np.cumsum([0, *np.bincount(_sum_of(kernel_px))])
-    arrays, wide = (
-        (flat(x), panels.view(torch.uint16).numpy(), firsts, flat(bias.float()), flat(y)),
+    given, wide = (
+        (*_masked(x, mask), panels.view(torch.uint16).numpy(), firsts, flat(bias.float())),
         _vectors(maps // groups),
     )
+    to = flat(y), rectified
     strips = -(-len(x) * inputs.rows // inputs.strip)
-    over_rows(lambda first, last: loops.convolve(*arrays, first, last, inputs, out, wide), strips)
+    over_rows(lambda first, last: loops.convolve(*given, *to, first, last, inputs, out, wide), strips)
     return y
+
+
+def _masked(x: Tensor, mask: Tensor | None) -> tuple[np.ndarray, np.ndarray, bool]:
+    return flat(x), flat(x if mask is None else mask), mask is not None
 
 
 def _tiling(maps: Tensor, y: Tensor, groups: int, padding: int, kernel_px: int) -> loops.Maps:
@@ -119,10 +145,12 @@ def _tiling(maps: Tensor, y: Tensor, groups: int, padding: int, kernel_px: int) 
 
 
 class _Gradient:
-    """The gradients at kernels of `sizes` and at the biases, from inputs x and the gradient g of the outputs."""
+    """The gradients at kernels of `sizes` and at the biases, from inputs x and the gradient g of the outputs, which
+    counts where there is a mask and it is not 0.
+    """
 
-    def __init__(self, x: Tensor, g: Tensor, sizes: torch.Size, padding: int, groups: int):
-        self.x, self.g, self.sizes, self.groups = x, g, sizes, groups
+    def __init__(self, x: Tensor, g: Tensor, sizes: torch.Size, padding: int, groups: int, mask: Tensor | None):
+        self.x, self.g, self.mask, self.sizes, self.groups = x, g, mask, sizes, groups
         maps, self.channels, self.kernel_px, _ = sizes
         self.inputs, self.out = (_tiling(t, g, groups, pad, self.kernel_px) for t, pad in ((x, padding), (g, 0)))
         self.sum_of, self.wide = _sum_of(self.kernel_px), _vectors(maps // groups)
@@ -140,7 +168,7 @@ class _Gradient:
         x_pairs, g_pairs = np.empty(numbers[0] * count + tall, np.uint32), np.empty(numbers[1] * count, np.uint32)
         totals = np.zeros(len(self.sum_of) * panels * tall * self.width, np.float32)
         biases = np.zeros((self.row_pairs, g.shape[1]), np.float32)
-        arrays = (flat(x), x_pairs, biases.ravel()), (flat(g), g_pairs, biases.ravel())
+        arrays = (*_masked(x, None), x_pairs, biases.ravel()), (*_masked(g, self.mask), g_pairs, biases.ravel())
         for begin in range(0, self.row_pairs, chunk):
             used = min(chunk, self.row_pairs - begin)
 

@@ -19,6 +19,7 @@ from alexnet.kernels.winograd_matrices import products, simple_matrices
 from alexnet.kernels.winograd_tile import CHANNELS, from_sums_of, to_pairs_of, to_points_of
 
 TILE_PX = 2
+NOTHING, MINUS_NOTHING, MINUS_INFINITY = (np.uint16(bits) for bits in (0, 0x8000, 0xFF80))
 SUMS = 16  # of a tile
 STRIP_TILES = 84  # at most, of a strip with more than one row: what fits the second cache, in whole blocks
 DEPTH = 128  # of a panel at a time: it stays in the first cache
@@ -61,10 +62,10 @@ def tall_of(tiles, wide):
 
 
 @njit
-def convolve(x, kernels, firsts, bias, y, first, last, maps, out, wide):
+def convolve(x, mask, masked, kernels, firsts, bias, y, rectified, first, last, maps, out, wide):
     """Strips first to last of y (pictures, height, width, channels) as `out` says, from x as `maps` says; kernels
     (groups, panels, products, channels / 2, 16 wide, 2), bias (channels of y,) in float32. `firsts` has each sum's
-    first product, and at the end their number.
+    first product, and at the end their number. x counts where the mask is not 0, if `masked`; y is `rectified` or not.
     """
     width, tall = wide * CHANNELS, tall_of(maps.strip * maps.columns, wide)
     panels, half = -(-out.channels // width), maps.channels // 2
@@ -74,7 +75,7 @@ def convolve(x, kernels, firsts, bias, y, first, last, maps, out, wide):
     for strip in range(first, last):
         begin, end = strip * maps.strip, min((strip + 1) * maps.strip, maps.pictures * maps.rows)
         for group in range(maps.groups):
-            _strip_to_points(x, points, begin, end, group, tall, maps)
+            _strip_to_points(x, mask, masked, points, begin, end, group, tall, maps)
             for panel in range(panels):
                 kernels_at = (group * panels + panel) * firsts[SUMS] * half * width
                 for i in range(SUMS):
@@ -86,7 +87,7 @@ def convolve(x, kernels, firsts, bias, y, first, last, maps, out, wide):
                 for row in range(begin, end):
                     at = (row - begin) * maps.columns * width
                     _row_from_sums(sums, at, tall * width, width, rows, bias, channel, channels, out)
-                    _write_rows(rows, width, y, row, channel, channels, out)
+                    _write_rows(rows, width, y, rectified, row, channel, channels, out)
 
 
 @njit
@@ -104,14 +105,14 @@ def _times(a, a_at, a_row, a_depth, panel, panel_at, c, c_at, rows, depth, wide,
 
 
 @njit
-def _strip_to_points(x, points, begin, end, group, tall, maps):
+def _strip_to_points(x, mask, masked, points, begin, end, group, tall, maps):
     """One group's rows of tiles begin to end to points (products, tall, channels), products of a sum beside each other
     in every line.
     """
     pixel, line = maps.channels, ((maps.columns - 1) * TILE_PX + maps.window) * maps.channels
     window = np.zeros(maps.window * line, np.uint16)
     for row in range(begin, end):
-        _copy_window(x, window, 0, row // maps.rows, row % maps.rows, group, line, maps)
+        _copy_window(x, mask, masked, window, 0, row // maps.rows, row % maps.rows, group, line, maps)
         for column in range(maps.columns):
             source, tile = column * TILE_PX * pixel, (row - begin) * maps.columns + column
             for c in range(0, maps.channels, CHANNELS):
@@ -122,7 +123,7 @@ def _strip_to_points(x, points, begin, end, group, tall, maps):
 
 
 @njit
-def _copy_window(x, window, at, picture, row, group, line, maps):
+def _copy_window(x, mask, masked, window, at, picture, row, group, line, maps):
     """What a row of tiles sees, zeros beyond the picture. Columns of zeros stay from the beginning."""
     wide = min(maps.width, line // maps.channels - maps.padding)
     for i in range(maps.window):
@@ -134,8 +135,12 @@ def _copy_window(x, window, at, picture, row, group, line, maps):
         for column in range(wide):
             here = np.uintp(target + (maps.padding + column) * maps.channels)
             there = np.uintp(source + column * maps.groups * maps.channels)
-            for c in range(np.uintp(maps.channels)):
-                window[here + c] = x[there + c]
+            if masked:
+                for c in range(np.uintp(maps.channels)):
+                    window[here + c] = x[there + c] if mask[there + c] != NOTHING else NOTHING
+            else:
+                for c in range(np.uintp(maps.channels)):
+                    window[here + c] = x[there + c]
 
 
 @njit
@@ -149,20 +154,25 @@ def _row_from_sums(sums, at, apart, width, rows, bias, channel, channels, out):
 
 
 @njit
-def _write_rows(rows, width, y, row, channel, channels, out):
-    """Those that the maps have, of a panel's channels."""
+def _write_rows(rows, width, y, rectified, row, channel, channels, out):
+    """Those that the maps have, of a panel's channels; `rectified`, 0 in place of what is negative, as by ReLU."""
     picture, first = row // out.rows, row % out.rows * TILE_PX
     for i in range(min(TILE_PX, out.height - first)):
         for column in range(out.width):
             source = (i * TILE_PX * out.columns + column) * width
             target = ((picture * out.height + first + i) * out.width + column) * out.groups * out.channels + channel
             here, there = np.uintp(source), np.uintp(target)
-            for c in range(np.uintp(channels)):
-                y[there + c] = rows[here + c]
+            if rectified:
+                for c in range(np.uintp(channels)):
+                    bits = rows[here + c]
+                    y[there + c] = NOTHING if (bits >= MINUS_NOTHING) & (bits <= MINUS_INFINITY) else bits
+            else:
+                for c in range(np.uintp(channels)):
+                    y[there + c] = rows[here + c]
 
 
 @njit
-def to_pairs(x, pairs, sums, first, last, begin, maps, wide, count):
+def to_pairs(x, mask, masked, pairs, sums, first, last, begin, maps, wide, count):
     """Pairs of rows of tiles first to last, counted from pair `begin` on, to pairs of tiles, 32 bits each: (products,
     groups, count, channels), or, for a gradient, (sums, groups, panels, count, 16 wide). A gradient's numbers are
     summed too over the pixels of each pair of rows, in sums (pairs of rows, groups * channels).
@@ -177,7 +187,7 @@ def to_pairs(x, pairs, sums, first, last, begin, maps, wide, count):
         for group in range(maps.groups):
             for i in range(2):
                 row = 2 * (begin + pair) + i
-                _copy_window(x, window, i * size, row // maps.rows, row % maps.rows, group, line, maps)
+                _copy_window(x, mask, masked, window, i * size, row // maps.rows, row % maps.rows, group, line, maps)
             sums_at = ((begin + pair) * maps.groups + group) * maps.channels
             for column in range(maps.columns):
                 for c in range(0, maps.channels, CHANNELS):
