@@ -1,4 +1,4 @@
-"""Writes the result table of README.md from the committed rows of results/accuracy.jsonl.
+"""Writes the result table of README.md from the committed rows of results/accuracy.jsonl: the newest of each kind.
 
 python benchmarks/tables.py
 """
@@ -42,7 +42,19 @@ def written(readme: str, rows: list[dict]) -> str:
 
 def rows() -> list[dict]:
     path = ROOT / "results" / "accuracy.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return newest([json.loads(line) for line in path.read_text().splitlines()]) if path.exists() else []
+
+
+def newest(rows: list[dict]) -> list[dict]:
+    """The last row of each data, preset, length, precision and machine."""
+    kinds = {}
+    for r in rows:
+        versions = r["versions"]
+        where = versions.get("gpu") or (versions["cpu"], versions["cores"])
+        kind = r["data"], r["name"], r["epochs"], r.get("precision"), where
+        kinds.pop(kind, None)  # last comes last
+        kinds[kind] = r
+    return list(kinds.values())
 
 
 if __name__ == "__main__":

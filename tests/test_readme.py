@@ -20,6 +20,18 @@ def test_the_result_table_is_that_of_the_committed_rows():
     assert tables.written(README, tables.rows()) == README
 
 
+def test_the_newest_row_of_a_kind_is_shown():
+    import tables
+
+    versions = {"cpu": "a", "cores": 2}
+    old, other, new = (
+        {"data": "d", "name": name, "epochs": 3, "versions": versions} for name in ("net", "more", "net")
+    )
+    assert [id(row) for row in tables.newest([old, other, new])] == [id(other), id(new)]
+    fast = new | {"precision": "bf16"}
+    assert tables.newest([new, fast]) == [new, fast]
+
+
 def test_the_tables_of_claims_are_those_of_the_committed_rows():
     import claims
 

@@ -1,4 +1,5 @@
-"""The convolutions of a net, forward + backward in float32, ours against PyTorch's, in turns in the same run.
+"""The convolutions of a net, forward + backward, ours against PyTorch's, in turns in the same run; in bf16 where the
+machine multiplies it, and in fp32.
 
 Also in a row: how far each is from float64, in the outputs and in the kernels' gradient.
 """
@@ -29,15 +30,18 @@ def rows(toy: bool, data: str | None = None) -> list[dict]:
     """
     machine.keep_freed_memory()
     batch, rounds = (4, 1) if toy else (128, 5)
-    return [*(_row(preset, batch, rounds) for preset in ("as_run", "torchvision")), _products(toy, rounds)]
+    best, _ = machine.precision("auto", torch.device("cpu"))
+    kinds = [(preset, precision) for precision in dict.fromkeys((best, "fp32")) for preset in ("as_run", "torchvision")]
+    return [*(_row(preset, precision, batch, rounds) for preset, precision in kinds), _products(toy, rounds)]
 
 
-def _row(preset: str, batch: int, rounds: int) -> dict:
-    spec = spec_module.preset(preset, classes=10)
-    layers = [_layer(name, layer, x, rounds) for name, layer, x in _convolutions(AlexNet(spec.net), batch)]
+def _row(preset: str, precision: str, batch: int, rounds: int) -> dict:
+    spec, dtype = spec_module.preset(preset, classes=10), torch.bfloat16 if precision == "bf16" else torch.float32
+    convolutions = _convolutions(AlexNet(spec.net), batch, dtype)
+    layers = [_layer(name, layer, x, rounds) for name, layer, x in convolutions]
     ours, peer = (sum(layer[key] for layer in layers) for key in ("ms", "peer_ms"))
     size = 512 if batch < 128 else 2048
-    limit_s = in_turns_s({"limit": gemm(size, torch.float32)}, rounds)["limit"]
+    limit_s = in_turns_s({"limit": gemm(size, dtype)}, rounds)["limit"]
     return {
         "name": f"conv_{preset}",
         "value": round(ours, 1),
@@ -46,6 +50,7 @@ def _row(preset: str, batch: int, rounds: int) -> dict:
         "ratio": round(peer / ours, 2),
         "layers": layers,
         "gemm_tflops": round(2e-12 * size**3 / limit_s, 4),
+        "precision": precision,
         "batch": batch,
     }
 
@@ -68,13 +73,14 @@ def _products(toy: bool, rounds: int) -> dict:
     return row | {"ratio": ratio, "backend": gemm_kernel.chosen(x, w.transpose(1, 2))}
 
 
-def _convolutions(net: AlexNet, batch: int) -> list[tuple[str, Conv2d, Tensor]]:
+def _convolutions(net: AlexNet, batch: int, dtype: torch.dtype) -> list[tuple[str, Conv2d, Tensor]]:
     """(name, layer, what goes into it: channels_last, wanting a gradient unless it is the picture)."""
     found, x = [], torch.zeros(0, 3, net.spec.crop_px, net.spec.crop_px)
     for name, layer in net.named_children():
         if isinstance(layer, Conv2d):
-            maps = torch.randn(batch, *x.shape[1:]).contiguous(memory_format=torch.channels_last)
-            found.append((name, layer.to(memory_format=torch.channels_last), maps.requires_grad_(bool(found))))
+            maps = torch.randn(batch, *x.shape[1:]).to(dtype, memory_format=torch.channels_last)
+            maps.requires_grad_(bool(found))
+            found.append((name, copy.deepcopy(layer).to(dtype, memory_format=torch.channels_last), maps))
         x = layer(x)
     return found
 
@@ -112,7 +118,7 @@ def _stock(layer: Conv2d) -> Callable[[Tensor], Tensor]:
 
 def _forward_backward(forward: Callable[[Tensor], Tensor], layer: Conv2d, x: Tensor) -> Callable[[], object]:
     wanted = [t for t in (x, layer.weight, layer.bias) if t.requires_grad]
-    g = torch.randn(forward(x).shape).contiguous(memory_format=torch.channels_last)
+    g = torch.randn(forward(x).shape).to(x.dtype, memory_format=torch.channels_last)
     return lambda: torch.autograd.grad(forward(x), wanted, g)
 
 
@@ -120,12 +126,12 @@ def _errors(layer: Conv2d, x: Tensor) -> tuple[list[float], list[float]]:
     """Of ours and of PyTorch's: |error| / |value| of the output and of the kernels' gradient, against float64."""
     wide = copy.deepcopy(layer).double()
     reference = _stock(wide)(x.double())
-    g = torch.randn(reference.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    g = torch.randn(reference.shape, generator=torch.Generator().manual_seed(0)).to(x.dtype).double()
     (dw,) = torch.autograd.grad(reference, wide.weight, g)
 
     def error(forward: Callable[[Tensor], Tensor]) -> list[float]:
         y = forward(x)
-        (got,) = torch.autograd.grad(y, layer.weight, g.float())
+        (got,) = torch.autograd.grad(y, layer.weight, g.to(y.dtype))
         pairs = ((y.detach(), reference.detach()), (got, dw))
         return [float(f"{float((a - b).norm() / b.norm()):.2g}") for a, b in pairs]
 

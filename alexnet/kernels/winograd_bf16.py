@@ -113,25 +113,22 @@ def _outputs(
     mask: Tensor | None = None,
     rectified: bool = False,
 ) -> Tensor:
-    """The convolution of x, where there is a mask and it is 0 of nothing, with kernels of `sizes` (maps, channels of a
-    group, side, side), at points; `rectified` or not.
+    """The convolution of x, of which counts what has no mask of 0, with kernels of `sizes` (maps, channels of a group,
+    side, side), at points; `rectified` or not.
     """
     maps, _, kernel_px, _ = sizes
     height, width = (side + 2 * padding - kernel_px + 1 for side in x.shape[2:])
     y = torch.empty((len(x), maps, height, width), dtype=x.dtype, memory_format=torch.channels_last)
     inputs, out = _tiling(x, y, groups, padding, kernel_px), _tiling(y, y, groups, 0, kernel_px)
     firsts = np.cumsum([0, *np.bincount(_sum_of(kernel_px))])
-    given, wide = (
-        (*_masked(x, mask), panels.view(torch.uint16).numpy(), firsts, flat(bias.float())),
-        _vectors(maps // groups),
-    )
-    to = flat(y), rectified
-    strips = -(-len(x) * inputs.rows // inputs.strip)
-    over_rows(lambda first, last: loops.convolve(*given, *to, first, last, inputs, out, wide), strips)
+    arrays = *_masked(x, mask), flat(panels.view(x.dtype)), firsts, flat(bias.float()), flat(y)
+    strips, wide = -(-len(x) * inputs.rows // inputs.strip), _vectors(maps // groups)
+    over_rows(lambda first, last: loops.convolve(*arrays, rectified, first, last, inputs, out, wide), strips)
     return y
 
 
 def _masked(x: Tensor, mask: Tensor | None) -> tuple[np.ndarray, np.ndarray, bool]:
+    """As the loops take it: x, its mask or anything in its place, and whether there is one."""
     return flat(x), flat(x if mask is None else mask), mask is not None
 
 
@@ -145,8 +142,8 @@ def _tiling(maps: Tensor, y: Tensor, groups: int, padding: int, kernel_px: int) 
 
 
 class _Gradient:
-    """The gradients at kernels of `sizes` and at the biases, from inputs x and the gradient g of the outputs, which
-    counts where there is a mask and it is not 0.
+    """The gradients at kernels of `sizes` and at the biases, from inputs x and the gradient g of the outputs, of which
+    counts what has no mask of 0.
     """
 
     def __init__(self, x: Tensor, g: Tensor, sizes: torch.Size, padding: int, groups: int, mask: Tensor | None):
