@@ -96,6 +96,11 @@ def _all_reduced(x: Tensor, count: Count) -> Tensor:
     return x
 
 
+def in_memory_order(grad: Tensor) -> Tensor:
+    """A dense gradient as a flat view: it lies as its parameter does, the same on every process."""
+    return grad.as_strided((grad.numel(),), (1,))
+
+
 def ring_nbytes(x: Tensor, world: int) -> int:
     """What each process sends to add up a tensor in a ring."""
     return 2 * x.nbytes * (world - 1) // world
