@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.kernels.threads import over_rows
+from alexnet.kernels.threads import COMPILED_TYPES, over_rows
 
-COMPILED_TYPES = (torch.float32, torch.bfloat16)
 FEW_COLOURS = 8  # as channels that a convolution with a stride begins from
 
 

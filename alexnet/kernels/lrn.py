@@ -23,10 +23,9 @@ from torch.autograd.function import once_differentiable
 
 from alexnet.errors import UsageError
 from alexnet.kernels import gpu
-from alexnet.kernels.threads import over_rows
+from alexnet.kernels.threads import COMPILED_TYPES, over_rows
 
 BACKENDS = ("reference", "numba", "triton")
-COMPILED_TYPES = (torch.float32, torch.bfloat16)
 PAPERS = (2, 5, 0.75)  # places before the centre, window, beta: over channels, with loops of their own
 ROWS_PER_PIECE = 256  # about 0.1 ms of work: below it a thread costs more than it brings
 _forced: ContextVar[str | None] = ContextVar("lrn_backend", default=None)

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alexnet.kernels.threads import over_rows
+from alexnet.kernels.threads import COMPILED_TYPES, over_rows
 
-COMPILED_TYPES = (torch.float32, torch.bfloat16)
 PLACES_PER_PIECE = 2**16  # about 0.1 ms of work
 
 

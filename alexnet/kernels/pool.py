@@ -15,9 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alexnet.kernels import gpu
-from alexnet.kernels.threads import over_rows
+from alexnet.kernels.threads import COMPILED_TYPES, over_rows
 
-COMPILED_TYPES = (torch.float32, torch.bfloat16)
 LARGEST_MAP = 2**15  # pixels that int16 can number
 
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import torch
 
+COMPILED_TYPES = (torch.float32, torch.bfloat16)  # that the loops take
 PIECES_PER_THREAD = 8
 
 
