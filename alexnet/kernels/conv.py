@@ -3,7 +3,7 @@
 With a stride (conv1) a block of stride x stride pixels is taken as one pixel with all their colours, and kernels
 likewise; 11 x 11 x 3 become 3 x 3 x 48. That suits matrix units, of GPUs, where cuDNN would fill 3 colours up to 8, and
 of CPUs in bfloat16; and what is left has stride 1. Kernels of 3 and 5 pixels with stride 1 go by Winograd's algorithm
-in float32 on a CPU.
+on a CPU: in float32, and in bfloat16 where it has AVX-512 BF16 and no matrix units.
 """
 
 from __future__ import annotations

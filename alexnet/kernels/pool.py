@@ -28,7 +28,7 @@ def max_pool(x_nchw: Tensor, size: int, stride: int, ceil: bool = False, rectifi
     if x_nchw.device.type == "cuda" and x_nchw.dtype in COMPILED_TYPES and not gpu.obstacle(x_nchw.device):
         y = on_gpu(x_nchw, size, stride, ceil)
     elif _keeps_little(x_nchw):
-        if x_nchw.dtype == torch.bfloat16 and _memory_format(x_nchw) == torch.channels_last:
+        if _has_forward_loop(x_nchw):
             return _Lean.apply(x_nchw, size, stride, ceil, rectified)
         y = _Lean.apply(x_nchw, size, stride, ceil, False)
     else:
@@ -52,6 +52,10 @@ def on_gpu(x_nchw: Tensor, size: int, stride: int, ceil: bool = False) -> Tensor
     return pool_triton.max_pool(x_nchw.movedim(1, -1).contiguous(), size, stride, *sides)[0].movedim(-1, 1)
 
 
+def _has_forward_loop(x_nchw: Tensor) -> bool:
+    return x_nchw.dtype == torch.bfloat16 and _memory_format(x_nchw) == torch.channels_last
+
+
 class _Lean(torch.autograd.Function):
     """x is not kept for the gradient, and a place in its map takes two bytes instead of PyTorch's eight. By compiled
     loops, channels_last, where they are the faster ones, which in float32 they are backward alone; else by PyTorch's.
@@ -61,7 +65,7 @@ class _Lean(torch.autograd.Function):
     def forward(ctx, x_nchw: Tensor, size: int, stride: int, ceil: bool, rectified: bool) -> Tensor:
         ctx.shape, ctx.format = x_nchw.shape, _memory_format(x_nchw)
         ctx.numbers = [size, size], [stride, stride], [0, 0], [1, 1], ceil
-        if x_nchw.dtype == torch.bfloat16 and ctx.format == torch.channels_last:
+        if _has_forward_loop(x_nchw):
             y, places = _pooled(x_nchw, size, stride, ceil, rectified)
         else:
             y, places = F.max_pool2d_with_indices(x_nchw, size, stride, ceil_mode=ceil)

@@ -27,7 +27,7 @@ class Rows:
 
     def __init__(self, parameters: list[nn.Parameter], memory: mmap.mmap, row_nbytes: int):
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
-        self.parameters, places, at = parameters, torch.frombuffer(memory, dtype=torch.uint8), 0
+        places, at = torch.frombuffer(memory, dtype=torch.uint8), 0
         self.rows: dict[nn.Parameter, list[Tensor]] = {}
         for p in parameters:
             starts = [rank * row_nbytes + at for rank in range(self.world)]
