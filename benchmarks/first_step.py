@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from datetime import date
+from pathlib import Path
 from statistics import median
 
 
@@ -35,6 +36,12 @@ def first_step_s(pack: str, preset: str, settings: list[str], cache: str) -> flo
             training.wait()
 
 
+def wait_for_helpers(cache: str, quiet_s: float = 5) -> None:
+    """Until nothing new is in the cache: helpers go on with what the first steps could do without."""
+    while any(time.time() - path.stat().st_mtime < quiet_s for path in Path(cache).rglob("*")):
+        time.sleep(0.5)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pack")
@@ -50,6 +57,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as cache:
             for times_s in found.values():
                 times_s.append(first_step_s(given.pack, given.preset, settings, cache))
+                wait_for_helpers(cache)
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     from alexnet import machine
 

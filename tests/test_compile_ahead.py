@@ -15,8 +15,9 @@ STEP = """
 import numpy as np
 import torch
 from alexnet import recipe, spec
-from alexnet.data import augment
+from alexnet.data import augment, cut_jpegs, image
 from alexnet.kernels import compile_ahead
+from alexnet.kernels.jpeg import Decoder
 from alexnet.net import compute_in
 from alexnet.sgd import Sgd
 
@@ -28,10 +29,11 @@ for dtype in (torch.float32, torch.bfloat16):
     sgd.step(dict.fromkeys(sgd.parameters, (1e-3, 1e-3)))
 prep = augment.Preprocessing(256, 224, np.zeros((256, 256, 3), np.float32), np.ones(3), np.ones(3), np.eye(3))
 draws = augment.training_draws(narrow.data, prep, 0, 0, np.arange(2), relit=True)
-mean_scales = augment.mean_and_scales(draws, prep)
+mean_scales, decoder = augment.mean_and_scales(draws, prep), Decoder(256)
 for dtype in (np.float32, np.uint16):
     crops = np.empty((2, 224, 224, 3), dtype)
     augment.cut_part(np.zeros((1, 256, 256, 3), np.uint8), draws, mean_scales, crops, 0, 1)  # as the loader does
+    cut_jpegs.cut_jpegs(decoder, [image.encode_jpeg(np.zeros((256, 256, 3), np.uint8))], draws, mean_scales, crops, 0)
 met = {name: list(loop.signatures) for name, loop in compile_ahead.LOOPS.items()}
 for number_type in ("float32", "bfloat16"):
     for name in compile_ahead.needed(narrow.net, number_type):
@@ -58,6 +60,7 @@ def test_a_step_meets_each_loop_as_the_helper_compiles_it():
 
 
 WINOGRAD, POOL = ["to_points", "products", "from_points"], "gradient_at_places"
+CUTS = ["cut", "cut_jpegs"]  # the first steps can do without the last
 CONVOLVE, GRADIENT = ["to_panels", "convolve"], ["to_pairs", "kernel_sums", "from_sums"]  # in bfloat16
 
 
@@ -103,6 +106,7 @@ def test_what_a_net_needs(monkeypatch, preset, number_type, wide, names):
     monkeypatch.setattr(compile_ahead, "wide_vectors", lambda: wide)
     monkeypatch.setattr(winograd_bf16_numba, "pay", lambda: wide)
     assert compile_ahead.needed(spec.preset(preset, classes=10).net, number_type) == [
+        *(["cut_jpegs"] if "cifar" not in preset else []),
         "cut",
         *(["in_blocks"] if "cifar" not in preset else []),
         *names,
@@ -168,11 +172,19 @@ def test_what_the_helper_has_made_is_in_the_cache(tmp_path):
 @pytest.mark.parametrize(
     ("usable", "cached", "started"),
     [
-        (2, False, [["update", "channels_backward", "draw", POOL, "max_pool", "channels_forward", "in_blocks", "cut"]]),
+        (
+            2,
+            False,
+            [["update", "channels_backward", "draw", POOL, "max_pool", "channels_forward", "in_blocks", *CUTS]],
+        ),
         (
             8,
             False,
-            [["channels_backward", "max_pool", "cut"], ["update", POOL, "in_blocks"], ["draw", "channels_forward"]],
+            [
+                ["draw", "channels_forward", "cut_jpegs"],
+                ["channels_backward", "max_pool", "cut"],
+                ["update", POOL, "in_blocks"],
+            ],
         ),
         (1, False, []),
         (8, True, []),
@@ -185,5 +197,17 @@ def test_helpers_are_started_where_loops_are_missing(monkeypatch, usable, cached
     monkeypatch.setattr(compile_ahead, "_is_cached", lambda loop: cached)
     monkeypatch.setattr(cores, "usable", lambda: usable)
     monkeypatch.setattr(subprocess, "Popen", lambda command, **_: seen.append(command[3:]))
+    monkeypatch.setattr(compile_ahead, "_of_helpers", set())
     compile_ahead.start(spec.preset("as_published", classes=10).net, "bf16")
+    assert compile_ahead.ready("cut_jpegs") == (not started)
     assert seen == [["bfloat16", *names] for names in started]
+
+
+def test_what_can_be_done_without_is_used_once_the_helper_has_made_it(monkeypatch):
+    cached = set()
+    monkeypatch.setattr(compile_ahead, "_of_helpers", {"cut_jpegs", "update"})
+    monkeypatch.setattr(compile_ahead, "_is_cached", lambda loop: loop in cached)
+    assert not compile_ahead.ready("cut_jpegs")
+    cached.add(compile_ahead.LOOPS["cut_jpegs"])
+    assert compile_ahead.ready("cut_jpegs")
+    assert compile_ahead.ready("draw")

@@ -8,9 +8,10 @@ from alexnet import machine, runs
 from alexnet import spec as spec_module
 from alexnet.bench.train import our_step
 from alexnet.bench.turns import in_turns_s
-from alexnet.data import augment, loader
+from alexnet.data import augment
 from alexnet.data.pack import ensure_pack
 from alexnet.data.packfile import Split
+from alexnet.data.reader import Reader
 
 
 def rows(toy: bool, data: str | None = None) -> list[dict]:
@@ -28,9 +29,10 @@ def rows(toy: bool, data: str | None = None) -> list[dict]:
     squares = np.empty((pictures.size, pack.size_px, pack.size_px, 3), np.uint8)
     crops = np.empty((pictures.size, spec.net.crop_px, spec.net.crop_px, 3), np.float32)
     draws = augment.training_draws(spec.data, prep, 0, 0, pictures, True)
+    reader = Reader(split)
     calls = {
         "read": lambda: [_touch(split, int(i)) for i in pictures],
-        "decode": lambda: [loader.read(split, int(i), squares[i]) for i in pictures],
+        "decode": lambda: [reader.read(int(i), squares[i]) for i in pictures],
         "cut": lambda: augment.cut(squares, draws, prep, crops),
         "compute": our_step(spec, pack),
     }

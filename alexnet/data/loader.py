@@ -20,11 +20,13 @@ import torch
 from alexnet.data import augment
 from alexnet.data.augment import Draws, Preprocessing
 from alexnet.data.packfile import Split
+from alexnet.data.reader import Reader
 from alexnet.errors import MachineError
 from alexnet.kernels.compiled import flat
 from alexnet.schedule import Clock
 from alexnet.spec import Spec
 
+TOGETHER = 8  # pictures that are read at a time: enough that threads seldom wait for Python's lock
 AHEAD = 1  # batches ready beyond those in the threads' hands
 STALLED_S = 60  # without a single picture: a server that is gone, not a slow one
 JOIN_S = 3  # that threads get to end in
@@ -72,9 +74,9 @@ class Job:
 
 @dataclass
 class Slot:
-    """A thread's picture and its batch."""
+    """What a thread reads with, and its batch."""
 
-    square_hwc: np.ndarray
+    reader: Reader
     crops_nhwc: torch.Tensor
 
 
@@ -89,33 +91,33 @@ def batches(
     """The batches of `jobs` in order, float32 or bfloat16. Raises DataError for a picture that cannot be read, naming
     it, as soon as a thread meets it, and MachineError where nothing can be read any more.
     """
-    size, crop = split.size_px, prep.crop_px
+    crop = prep.crop_px
     slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
     for _ in range(workers + AHEAD + 1):
-        slots.put(Slot(np.empty((size, size, 3), np.uint8), torch.empty((batch, crop, crop, 3), dtype=dtype)))
-    pulse = [0]  # pictures read, by any thread; roughly, since nobody counts on it but to see that it moves
+        slots.put(Slot(Reader(split), torch.empty((batch, crop, crop, 3), dtype=dtype)))
+    pulse = [0]  # times that pictures were read, by any thread; roughly, since it is only looked at whether it moves
 
     def make(job: Job, slot: Slot) -> Batch:
         images, mean_scales = slot.crops_nhwc[: job.pictures.size], augment.mean_and_scales(job.draws, prep)
         crops = flat(images).reshape(images.shape)
-        for place, picture in enumerate(job.pictures):  # cut while its pixels are still in cache
-            read(split, int(picture), slot.square_hwc)
-            augment.cut_part(slot.square_hwc[None], job.draws, mean_scales, crops, place, place + 1)
+        for first in range(0, job.pictures.size, TOGETHER):
+            slot.reader.cut(job.pictures[first : first + TOGETHER], job.draws, mean_scales, crops, first)
             pulse[0] += 1
         if job.fade is not None:
-            _fade(split, prep, job, slot.square_hwc, images)
+            _fade(prep, job, slot, images)
         labels = torch.from_numpy(split.labels[job.pictures].astype(np.int64))
         return Batch(images.permute(0, 3, 1, 2), labels, job.epoch)
 
     yield from _in_order(make, iter(jobs), slots, workers, pulse)
 
 
-def _fade(split: Split, prep: Preprocessing, job: Job, square_hwc: np.ndarray, images_nhwc: torch.Tensor) -> None:
+def _fade(prep: Preprocessing, job: Job, slot: Slot, images_nhwc: torch.Tensor) -> None:
     """Mixes other pictures into some rows of a batch, in place; both are cut in float32 and so rounded once."""
 
     def cut(picture: int, draws: Draws) -> np.ndarray:
-        read(split, int(picture), square_hwc)
-        return augment.cut(square_hwc[None], draws, prep, np.empty((1, *images_nhwc.shape[1:]), np.float32))[0]
+        out = np.empty((1, *images_nhwc.shape[1:]), np.float32)
+        slot.reader.cut(np.array([picture]), draws, augment.mean_and_scales(draws, prep), out, 0)
+        return out[0]
 
     for i, row in enumerate(job.fade.rows):
         own = cut(job.pictures[row], job.draws.part(slice(row, row + 1)))
@@ -179,14 +181,6 @@ def _result(future: Future, pulse: list[int]) -> Batch:
         if quiet_s >= STALLED_S:
             raise MachineError(f"no picture could be read for {STALLED_S} s: the disk or server of the pack is stuck")
     return future.result()
-
-
-def read(split: Split, picture: int, out_hwc: np.ndarray) -> None:
-    """The stored square of one picture into `out_hwc` (S, S, 3) uint8."""
-    if split.encoding == "raw":
-        out_hwc[:] = split.pixels(picture)
-    else:
-        split.pixels(picture, out_hwc)
 
 
 def training_jobs(spec: Spec, prep: Preprocessing, count: int, clock: Clock) -> Iterator[Job]:

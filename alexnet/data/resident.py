@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,6 +21,7 @@ from alexnet.data import augment, loader
 from alexnet.data.augment import Preprocessing
 from alexnet.data.loader import Batch, Job
 from alexnet.data.packfile import Split
+from alexnet.data.reader import Reader
 from alexnet.kernels.crop import Cutter
 from alexnet.kernels.gpu import on
 from alexnet.log import say
@@ -66,14 +68,21 @@ def upload(split: Split, device: torch.device, workers: int) -> Tensor:
     size = split.size_px
     squares = torch.empty((len(split), size, size, 3), dtype=torch.uint8, device=device)
     pinned = torch.empty((min(CHUNK, len(split)), size, size, 3), dtype=torch.uint8, pin_memory=device.type == "cuda")
-    with ThreadPoolExecutor(max(1, workers), thread_name_prefix="decode") as threads, on(device):
+    readers = [Reader(split) for _ in range(max(1, workers))]
+    with ThreadPoolExecutor(len(readers), thread_name_prefix="decode") as threads, on(device):
         for first in range(0, len(split), CHUNK):
             chunk = pinned[: len(split) - first]
-            targets = list(chunk.numpy())
-            for _ in threads.map(loader.read, [split] * len(targets), range(first, first + len(targets)), targets):
+            fill = partial(_fill, readers, first, chunk.numpy())
+            for _ in threads.map(fill, range(len(readers))):
                 pass
-            squares[first : first + len(targets)].copy_(chunk)
+            squares[first : first + len(chunk)].copy_(chunk)
     return squares
+
+
+def _fill(readers: list[Reader], first: int, squares_mhwc: np.ndarray, number: int) -> None:
+    """What one of the readers reads of the pictures from `first` on."""
+    for i in range(number, len(squares_mhwc), len(readers)):
+        readers[number].read(first + i, squares_mhwc[i])
 
 
 def cut_batches(cutter: Cutter, labels: np.ndarray, jobs: Iterable[Job], dtype: torch.dtype) -> Iterator[Batch]:

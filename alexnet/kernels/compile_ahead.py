@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet import cores
-from alexnet.data import augment
+from alexnet.data import augment, cut_jpegs, image
 from alexnet.kernels import (
     blocks_numba,
     gemm_numba,
@@ -30,10 +30,12 @@ from alexnet.kernels import (
 from alexnet.kernels import winograd_bf16_kernels as at_points
 from alexnet.kernels import winograd_bf16_numba as winograd_bf16
 from alexnet.kernels.compiled import has, wide_vectors
+from alexnet.kernels.jpeg import Decoder
 from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS
 from alexnet.spec import DataSpec, NetSpec
 
 LOOPS = {  # as a training meets them
+    "cut_jpegs": cut_jpegs.cut_loop_of_jpegs,  # once it is there
     "cut": augment.cut_loop,
     "in_blocks": blocks_numba.in_blocks,
     "to_points": winograd_numba.to_points,
@@ -57,6 +59,7 @@ LOOPS = {  # as a training meets them
 }
 OF_WINOGRAD_BF16 = ("to_panels", "convolve", "to_pairs", "kernel_sums", "from_sums")
 MOST_HELPERS = 3
+_of_helpers: set[str] = set()  # what they are compiling, or will
 
 
 def start(net: NetSpec, precision: str) -> None:
@@ -69,6 +72,14 @@ def start(net: NetSpec, precision: str) -> None:
         command = [sys.executable, "-m", "alexnet.kernels.compile_ahead", number_type, *missing[i::helpers][::-1]]
         with contextlib.suppress(OSError):  # no memory for another process: then it compiles alone
             subprocess.Popen(command, **quiet)
+            _of_helpers.update(command[4:])
+
+
+def ready(name: str) -> bool:
+    """False as long as a helper has a loop to compile that can be done without."""
+    if name in _of_helpers and _is_cached(LOOPS[name]):
+        _of_helpers.remove(name)
+    return name not in _of_helpers
 
 
 def needed(net: NetSpec, number_type: str) -> list[str]:
@@ -77,6 +88,8 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
     words = {word for conv in convs for word in conv.then}
     wide = [conv.channels // net.towers >= ENOUGH_CHANNELS for conv in convs]
     wanted = {"cut", "update"} | ({"in_blocks"} if convs and convs[0].stride > 1 else set())
+    if net.crop_px > 32:  # packs of smaller pictures are raw
+        wanted |= {"cut_jpegs"}
     if any(before and after for before, after in pairwise(wide)):
         wanted |= _of_winograd(number_type)
     if net.dropout:
@@ -114,8 +127,8 @@ def _is_cached(loop) -> bool:
 
 def compile_loop(name: str, number_type: str) -> None:
     """Compiles a loop for arrays of float32 or bfloat16 by giving it nothing to do."""
-    if name == "cut":
-        return _cut_a_dot(np.uint16 if number_type == "bfloat16" else np.float32)
+    if name.startswith("cut"):
+        return _cut_a_dot(np.uint16 if number_type == "bfloat16" else np.float32, name == "cut_jpegs")
     wide, one = np.zeros(8, np.float32), np.float32(1)
     x = np.zeros(8, np.uint16) if number_type == "bfloat16" else wide
     copy, places = x if number_type == "bfloat16" else update_numba.NOTHING, np.zeros(8, np.int16)
@@ -147,11 +160,17 @@ def compile_loop(name: str, number_type: str) -> None:
     return None
 
 
-def _cut_a_dot(number: type) -> None:
-    """A batch of one picture of 2 px, drawn and cut as in training."""
-    prep = augment.Preprocessing(2, 1, np.zeros((2, 2, 3), np.float32), *[np.ones(3)] * 2, np.eye(3))
+def _cut_a_dot(number: type, of_jpeg: bool) -> None:
+    """A batch of one picture, drawn and cut as in training."""
+    size = 32  # the least of a JPEG that is decoded here
+    prep = augment.Preprocessing(size, 1, np.zeros((size, size, 3), np.float32), *[np.ones(3)] * 2, np.eye(3))
     draws = augment.training_draws(DataSpec(), prep, 0, 0, np.arange(1), relit=True)
-    augment.cut(np.zeros((1, 2, 2, 3), np.uint8), draws, prep, np.empty((1, 1, 1, 3), number))
+    black, out = np.zeros((1, size, size, 3), np.uint8), np.empty((1, 1, 1, 3), number)
+    if of_jpeg:
+        stored = [image.encode_jpeg(black[0])]
+        cut_jpegs.cut_jpegs(Decoder(size), stored, draws, augment.mean_and_scales(draws, prep), out, 0)
+    else:
+        augment.cut(black, draws, prep, out)
 
 
 if __name__ == "__main__":
