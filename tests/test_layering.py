@@ -81,7 +81,7 @@ ALLOWED = {("spec", "presets")}
 
 # package -> the word that must be in the name of the module that imports it
 OPTIONAL = {
-    **{"onnx": "onnx", "onnxruntime": "onnx", "torchvision": "torchvision", "h5py": "h5py"},
+    **{"onnx": "onnx", "onnxruntime": "onnx", "torchvision": "torchvision", "h5py": "h5py", "ffcv": "ffcv"},
     **{"starlette": "serve", "uvicorn": "serve", "tensorboard": "board", "triton": "triton"},
 }
 

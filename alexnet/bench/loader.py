@@ -2,13 +2,15 @@
 workers.
 
 The peer is torchvision's pipeline re-stated: PIL decodes, crops and mirrors; an array becomes a float tensor, scaled
-and normalised picture by picture; the DataLoader stacks them.
+and normalised picture by picture; the DataLoader stacks them. Where FFCV is installed, it is a second one.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -39,6 +41,12 @@ def rows(toy: bool, data: str | None = None) -> list[dict]:
     calls = {"ours": ours(pack, crop_px, batch, count)}
     if pack.encoding == "jpeg":
         calls["PIL + DataLoader"] = peer(split, crop_px, batch, count)
+        if find_spec("ffcv"):
+            from alexnet.bench import loader_ffcv
+
+            calls[f"FFCV {version('ffcv')}"] = loader_ffcv.peer(
+                split, crop_px, batch, count, (MEAN.numpy(), STD.numpy())
+            )
     times_s = in_turns_s(calls, 1 if toy else 5)
     rates = {name: count / time_s for name, time_s in times_s.items()}
     value = rates.pop("ours")
