@@ -8,6 +8,7 @@ Nothing here, nor in the loops, imports PyTorch.
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from alexnet import cores
-from alexnet.data import augment, cut_jpegs, image
+from alexnet.data import augment, cut_jpegs
 from alexnet.kernels import (
     blocks_numba,
     gemm_numba,
@@ -35,7 +36,7 @@ from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS
 from alexnet.spec import DataSpec, NetSpec
 
 LOOPS = {  # as a training meets them
-    "cut_jpegs": cut_jpegs.cut_loop_of_jpegs,  # once it is there
+    "cut_jpegs": cut_jpegs.cut_loop_of_jpegs,
     "cut": augment.cut_loop,
     "in_blocks": blocks_numba.in_blocks,
     "to_points": winograd_numba.to_points,
@@ -58,8 +59,9 @@ LOOPS = {  # as a training meets them
     "update": update_numba.update,
 }
 OF_WINOGRAD_BF16 = ("to_panels", "convolve", "to_pairs", "kernel_sums", "from_sums")
+CAN_WAIT = ("cut_jpegs",)  # first in LOOPS, so that a helper comes to it last
 MOST_HELPERS = 3
-_of_helpers: set[str] = set()  # what they are compiling, or will
+_of_helpers: set[str] = set()  # of CAN_WAIT, what they are compiling or will
 
 
 def start(net: NetSpec, precision: str) -> None:
@@ -72,13 +74,13 @@ def start(net: NetSpec, precision: str) -> None:
         command = [sys.executable, "-m", "alexnet.kernels.compile_ahead", number_type, *missing[i::helpers][::-1]]
         with contextlib.suppress(OSError):  # no memory for another process: then it compiles alone
             subprocess.Popen(command, **quiet)
-            _of_helpers.update(command[4:])
+            _of_helpers.update(name for name in command[4:] if name in CAN_WAIT)
 
 
 def ready(name: str) -> bool:
-    """False as long as a helper has a loop to compile that can be done without."""
+    """False as long as a helper has one of CAN_WAIT to compile."""
     if name in _of_helpers and _is_cached(LOOPS[name]):
-        _of_helpers.remove(name)
+        _of_helpers.discard(name)
     return name not in _of_helpers
 
 
@@ -167,6 +169,8 @@ def _cut_a_dot(number: type, of_jpeg: bool) -> None:
     draws = augment.training_draws(DataSpec(), prep, 0, 0, np.arange(1), relit=True)
     black, out = np.zeros((1, size, size, 3), np.uint8), np.empty((1, 1, 1, 3), number)
     if of_jpeg:
+        from alexnet.data import image  # Pillow, which the start of a training need not wait for
+
         stored = [image.encode_jpeg(black[0])]
         cut_jpegs.cut_jpegs(Decoder(size), stored, draws, augment.mean_and_scales(draws, prep), out, 0)
     else:
@@ -175,4 +179,6 @@ def _cut_a_dot(number: type, of_jpeg: bool) -> None:
 
 if __name__ == "__main__":
     for loop_name in sys.argv[2:]:
+        if loop_name in CAN_WAIT and hasattr(os, "nice"):
+            os.nice(19)  # the first steps run meanwhile
         compile_loop(loop_name, sys.argv[1])
