@@ -93,7 +93,7 @@ def batches(
     """
     crop = prep.crop_px
     slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-    for _ in range(workers + AHEAD + 1):
+    for _ in range(max(1, workers + AHEAD)):  # one of them with who asks for the next
         slots.put(Slot(Reader(split), torch.empty((batch, crop, crop, 3), dtype=dtype)))
     pulse = [0]  # times that pictures were read, by any thread; roughly, since it is only looked at whether it moves
 

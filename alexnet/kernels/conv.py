@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from alexnet.kernels import memory
 from alexnet.kernels.threads import COMPILED_TYPES, over_rows
 
 FEW_COLOURS = 8  # as channels that a convolution with a stride begins from
@@ -49,7 +50,7 @@ def conv2d(
         y = winograd.conv2d(x_nchw, weight, bias, padding, groups, kept)
     else:
         y = F.conv2d(x_nchw, weight, bias, stride, padding, groups=groups)
-    return F.relu(y) if rectified else y
+    return F.relu(y, inplace=True) if rectified else y
 
 
 def chosen(
@@ -119,7 +120,7 @@ def picture_in_blocks(x_nchw: Tensor, side: int, before: int, rows: int, columns
 
         n, c, h, w = x_nchw.shape
         sizes = n, side * side * c, rows, columns
-        out = torch.empty(sizes, dtype=x_nchw.dtype, memory_format=torch.channels_last)
+        out = memory.empty(sizes, x_nchw.dtype, torch.channels_last)
         arrays = [flat(t) for t in (x_nchw.contiguous(memory_format=torch.channels_last), out)]
         over_rows(lambda a, b: blocks_numba.in_blocks(*arrays, a, b, h, w, c, before, side, rows, columns), n)
         return out

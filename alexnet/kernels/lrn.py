@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alexnet.errors import UsageError
-from alexnet.kernels import gpu
+from alexnet.kernels import gpu, memory
 from alexnet.kernels.threads import COMPILED_TYPES, over_rows
 
 BACKENDS = ("reference", "numba", "triton")
@@ -189,7 +189,7 @@ class _Compiled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, loops: tuple, launch: Callable[..., None]) -> Tensor:
-        y = torch.empty_like(x)
+        y = memory.empty_like(x)
         launch(loops[0], x, y)
         ctx.save_for_backward(x)
         ctx.backward_loop, ctx.launch = loops[1], launch
@@ -199,6 +199,6 @@ class _Compiled(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        dx = torch.empty_like(x)
+        dx = memory.empty_like(x)
         ctx.launch(ctx.backward_loop, x, g.contiguous(), dx)
         return dx, None, None

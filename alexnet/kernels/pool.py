@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alexnet.kernels import gpu
+from alexnet.kernels import gpu, memory
 from alexnet.kernels.threads import COMPILED_TYPES, over_rows
 
 LARGEST_MAP = 2**15  # pixels that int16 can number
@@ -33,7 +33,7 @@ def max_pool(x_nchw: Tensor, size: int, stride: int, ceil: bool = False, rectifi
         y = _Lean.apply(x_nchw, size, stride, ceil, False)
     else:
         y = F.max_pool2d(x_nchw, size, stride, ceil_mode=ceil)
-    return F.relu(y) if rectified else y
+    return F.relu(y, inplace=True) if rectified else y
 
 
 def _keeps_little(x_nchw: Tensor) -> bool:
@@ -76,7 +76,7 @@ class _Lean(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, g_nchw: Tensor) -> tuple:
         (places,) = ctx.saved_tensors
-        dx = torch.empty(ctx.shape, dtype=g_nchw.dtype, memory_format=ctx.format)  # stands for x: its shape counts
+        dx = memory.empty(ctx.shape, g_nchw.dtype, ctx.format)  # stands for x: its shape counts
         if dx.dtype in COMPILED_TYPES and ctx.format == torch.channels_last:
             _collect(places, g_nchw, dx, ctx.numbers[0][0], ctx.numbers[1][0])
             return dx, None, None, None, None
@@ -91,10 +91,7 @@ def _pooled(x_nchw: Tensor, size: int, stride: int, ceil: bool, rectified: bool)
 
     n, c, h, w = x_nchw.shape
     sides = [pooled_px(extent, size, stride, ceil) for extent in (h, w)]
-    y, places = (
-        torch.empty((n, c, *sides), dtype=dtype, memory_format=torch.channels_last)
-        for dtype in (x_nchw.dtype, torch.int16)
-    )
+    y, places = (memory.empty((n, c, *sides), dtype, torch.channels_last) for dtype in (x_nchw.dtype, torch.int16))
     arrays = [flat(t) for t in (x_nchw, y, places)]
     numbers = h, w, c, *sides, size, stride, rectified
     over_rows(lambda a, b: pool_numba.max_pool(*arrays, a, b, *numbers), n * sides[0])
@@ -143,7 +140,7 @@ def gradient(x_nchw: Tensor, y_nchw: Tensor, g_nchw: Tensor, size: int, stride: 
 
     n, c, h, w = x_nchw.shape
     x, y, g = (t.movedim(1, -1).contiguous() for t in (x_nchw, y_nchw, g_nchw.to(x_nchw.dtype)))
-    dx = torch.empty_like(x)
+    dx = memory.empty_like(x)
     arrays, numbers = [flat(t) for t in (x, y, g, dx)], (h, w, c, *y.shape[1:3], size, stride)
     over_rows(lambda first, last: pool_numba.gradient(*arrays, first, last, *numbers), n * h)
     return dx.movedim(-1, 1)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alexnet.kernels import gemm
+from alexnet.kernels import gemm, memory
 from alexnet.kernels.compiled import flat
 from alexnet.kernels.threads import over_rows
 from alexnet.kernels.winograd_matrices import POINTS, matrices
@@ -106,7 +106,7 @@ class Work:
         y = _maps(len(x), self.y)
         for chunk in self._chunks(len(x)):
             v = self._to_points(x[chunk], self.x, self.b)
-            m = v.new_empty(*v.shape[:2], at_points.shape[1])
+            m = memory.empty((*v.shape[:2], at_points.shape[1]), v.dtype)
             gemm.batched(v, at_points.transpose(1, 2), m)
             self._from_points(m, y[chunk], self.y, self.a, bias)
         return y
@@ -120,7 +120,9 @@ class Work:
                 v = self._to_points(x[chunk], self.x, self.b)  # again: that is cheaper than to keep it
                 gemm.batched(m.transpose(1, 2), v, total, add=True)
             if wants_dx:
-                v = m.new_empty(*m.shape[:2], self.group_channels) if v is None else v  # memory that is in cache
+                v = (
+                    memory.empty((*m.shape[:2], self.group_channels), m.dtype) if v is None else v
+                )  # memory that is in cache
                 gemm.batched(m, at_points, v)
                 self._from_points(v, dx[chunk], self.x, self.b.T, no_bias)
         return dx if wants_dx else None, self._kernel_gradient(total) if wants_dweight else None
@@ -136,7 +138,7 @@ class Work:
 
         tiles = len(maps) * tiling.rows * tiling.columns
         sizes = (self.side**2 * tiling.groups, tiles, tiling.channels // tiling.groups)
-        points = torch.empty(sizes, dtype=torch.float32)
+        points = memory.empty(sizes, torch.float32)
         arrays, matrix = (flat(maps), flat(points)), _even(matrix)
         over_rows(lambda first, last: winograd_numba.to_points(*arrays, first, last, tiling, matrix), len(maps))
         return points
@@ -167,4 +169,4 @@ def _even(matrix: np.ndarray) -> np.ndarray:
 
 def _maps(pictures: int, tiling) -> Tensor:
     sizes = (pictures, tiling.channels, tiling.height, tiling.width)
-    return torch.empty(sizes, dtype=torch.float32, memory_format=torch.channels_last)
+    return memory.empty(sizes, torch.float32, torch.channels_last)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from alexnet.kernels import memory
 from alexnet.kernels import winograd_bf16_kernels as at_points
 from alexnet.kernels import winograd_bf16_numba as loops
 from alexnet.kernels.compiled import flat
@@ -86,7 +87,7 @@ def _panels(weight: Tensor, groups: int, turned: bool = False) -> Tensor:
         apart = maps * each, each, 1, channels, 0
     kernels = at_points.Kernels(groups, maps, channels, side, loops.CHANNELS * _vectors(maps), *apart)
     blocks, number = groups * -(-maps // kernels.width) * (channels // loops.CHANNELS), len(products(side))
-    panels = torch.empty(blocks * loops.CHANNELS // 2 * number * kernels.width, dtype=torch.int32)
+    panels = memory.empty((blocks * loops.CHANNELS // 2 * number * kernels.width,), torch.int32)
     arrays = flat(weight), panels.numpy().view(np.uint32)
     over_rows(lambda first, last: at_points.to_panels(*arrays, first, last, kernels, number), blocks)
     return panels
@@ -118,7 +119,7 @@ def _outputs(
     """
     maps, _, kernel_px, _ = sizes
     height, width = (side + 2 * padding - kernel_px + 1 for side in x.shape[2:])
-    y = torch.empty((len(x), maps, height, width), dtype=x.dtype, memory_format=torch.channels_last)
+    y = memory.empty((len(x), maps, height, width), x.dtype, torch.channels_last)
     inputs, out = _tiling(x, y, groups, padding, kernel_px), _tiling(y, y, groups, 0, kernel_px)
     firsts = np.cumsum([0, *np.bincount(_sum_of(kernel_px))])
     arrays = *_masked(x, mask), flat(panels.view(x.dtype)), firsts, flat(bias.float()), flat(y)
