@@ -215,6 +215,16 @@ def test_whatever_goes_wrong_in_a_thread_ends_the_run_at_the_next_step(packed):
     assert time.monotonic() - start < 2
 
 
+def test_a_slow_disk_is_not_a_stuck_one(packed, monkeypatch):
+    """A batch takes longer than what counts as stuck, a picture does not."""
+    monkeypatch.setattr(loader, "STALLED_S", 2)
+    split, prep = packed.splits["train"], prep_of(packed)
+    slow = type("Slow", (Reading,), {"pixels": lambda self, index: (time.sleep(0.6), split.pixels(index))[1]})
+    job = next(iter(jobs_of(packed, run_of())))
+    (made,) = loader.batches(slow(split, -1, None), prep, iter([job]), BATCH, 1)
+    assert made.images_nchw.shape[0] == BATCH
+
+
 def test_a_read_that_never_returns_ends_the_run(packed, monkeypatch):
     monkeypatch.setattr(loader, "STALLED_S", 1)
     monkeypatch.setattr(loader, "JOIN_S", 0.1)

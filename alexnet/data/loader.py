@@ -93,22 +93,21 @@ def batches(
     """
     crop = prep.crop_px
     slots: queue.SimpleQueue[Slot] = queue.SimpleQueue()
-    for _ in range(max(1, workers + AHEAD)):  # one of them with who asks for the next
-        slots.put(Slot(Reader(split), torch.empty((batch, crop, crop, 3), dtype=dtype)))
-    pulse = [0]  # times that pictures were read, by any thread; roughly, since it is only looked at whether it moves
+    readers = [Reader(split) for _ in range(max(1, workers + AHEAD))]  # one of them of the batch that is in use
+    for reader in readers:
+        slots.put(Slot(reader, torch.empty((batch, crop, crop, 3), dtype=dtype)))
 
     def make(job: Job, slot: Slot) -> Batch:
         images, mean_scales = slot.crops_nhwc[: job.pictures.size], augment.mean_and_scales(job.draws, prep)
         crops = flat(images).reshape(images.shape)
         for first in range(0, job.pictures.size, TOGETHER):
             slot.reader.cut(job.pictures[first : first + TOGETHER], job.draws, mean_scales, crops, first)
-            pulse[0] += 1
         if job.fade is not None:
             _fade(prep, job, slot, images)
         labels = torch.from_numpy(split.labels[job.pictures].astype(np.int64))
         return Batch(images.permute(0, 3, 1, 2), labels, job.epoch)
 
-    yield from _in_order(make, iter(jobs), slots, workers, pulse)
+    yield from _in_order(make, iter(jobs), slots, workers, lambda: sum(reader.count for reader in readers))
 
 
 def _fade(prep: Preprocessing, job: Job, slot: Slot, images_nhwc: torch.Tensor) -> None:
@@ -126,7 +125,7 @@ def _fade(prep: Preprocessing, job: Job, slot: Slot, images_nhwc: torch.Tensor) 
 
 
 def _in_order(
-    make: Callable, jobs: Iterator[Job], slots: queue.SimpleQueue, workers: int, pulse: list[int]
+    make: Callable, jobs: Iterator[Job], slots: queue.SimpleQueue, workers: int, pulse: Callable[[], int]
 ) -> Iterator[Batch]:
     """`make(job, slot)` for every job, up to `workers` at a time, results in order; a slot returns after its batch's
     use.
@@ -173,11 +172,11 @@ def _work(make: Callable, tasks: queue.SimpleQueue) -> None:
                 future.set_exception(error)
 
 
-def _result(future: Future, pulse: list[int]) -> Batch:
+def _result(future: Future, pulse: Callable[[], int]) -> Batch:
     """Waits as long as pictures are being read. Counts seconds awake, so that a laptop may sleep in between."""
-    quiet_s, before = 0, pulse[0]
+    quiet_s, before = 0, pulse()
     while not wait([future], timeout=1).done:
-        quiet_s, before = (quiet_s + 1, before) if pulse[0] == before else (0, pulse[0])
+        quiet_s, before = (quiet_s + 1, before) if (now := pulse()) == before else (0, now)
         if quiet_s >= STALLED_S:
             raise MachineError(f"no picture could be read for {STALLED_S} s: the disk or server of the pack is stuck")
     return future.result()

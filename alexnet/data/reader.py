@@ -13,10 +13,12 @@ from alexnet.kernels.jpeg import Decoder
 
 
 class Reader:
-    """A split and what decodes its pictures. All methods raise DataError naming a picture that is damaged."""
+    """A split and what decodes its pictures; `count` of those it has read. All methods raise DataError naming a picture
+    that is damaged.
+    """
 
     def __init__(self, split: Split) -> None:
-        self.split = split
+        self.split, self.count = split, 0
         self.decoder = Decoder(split.size_px) if split.encoding == "jpeg" else None
 
     def read(self, picture: int, out_hwc: np.ndarray) -> None:
@@ -38,13 +40,19 @@ class Reader:
         if self.decoder is None or not compile_ahead.ready("cut_jpegs"):
             for n, picture in enumerate(pictures.tolist(), first):
                 self._cut(self.split.pixels(picture), draws, mean_scales, out_nhwc, n)
+                self.count += 1
             return
-        stored, done = [self.split.checked_bytes(picture) for picture in pictures.tolist()], 0
+        stored, done = [self._stored(picture) for picture in pictures.tolist()], 0
         while done < len(stored):
             done += cut_jpegs(self.decoder, stored[done:], draws, mean_scales, out_nhwc, first + done)
             if done < len(stored):
                 self._cut(self.split.pixels(int(pictures[done])), draws, mean_scales, out_nhwc, first + done)
                 done += 1
+
+    def _stored(self, picture: int) -> bytes:
+        stored = self.split.checked_bytes(picture)
+        self.count += 1
+        return stored
 
     @staticmethod
     def _cut(square_hwc: np.ndarray, draws: Draws, mean_scales: tuple, out_nhwc: np.ndarray, n: int) -> None:
