@@ -83,6 +83,15 @@ def test_whole_squares():
     assert split.decoded == [1]
 
 
+def test_squares_of_a_size_that_is_left_to_libjpeg():
+    split = Stored([image.encode_jpeg(np.full((33, 33, 3), 200, np.uint8))] * 2)
+    split.size_px = 33
+    out = np.empty((33, 33, 3), np.uint8)
+    Reader(split).read(1, out)
+    np.testing.assert_array_equal(out, image.decode_jpeg(split.jpegs[1]))
+    assert split.decoded == [1]
+
+
 def test_a_damaged_picture_raises_what_libjpeg_says():
     split = Stored(jpegs(3, {}))
     split.jpegs[1] = split.jpegs[1][:-200] + b"\xff\xd9"

@@ -8,8 +8,7 @@ from alexnet.data import augment
 from alexnet.data.augment import Draws
 from alexnet.data.cut_jpegs import cut_jpegs
 from alexnet.data.packfile import Split
-from alexnet.kernels import compile_ahead
-from alexnet.kernels.jpeg import Decoder
+from alexnet.kernels import compile_ahead, jpeg
 
 
 class Reader:
@@ -19,7 +18,8 @@ class Reader:
 
     def __init__(self, split: Split) -> None:
         self.split, self.count = split, 0
-        self.decoder = Decoder(split.size_px) if split.encoding == "jpeg" else None
+        served = split.encoding == "jpeg" and jpeg.serves(split.size_px)
+        self.decoder = jpeg.Decoder(split.size_px) if served else None
 
     def read(self, picture: int, out_hwc: np.ndarray) -> None:
         """The stored square of a picture into `out_hwc` (S, S, 3) uint8, C-contiguous."""

@@ -60,9 +60,14 @@ class Decoder:
         return self.header
 
 
+def serves(size_px: int) -> bool:
+    """Whether squares of this size are decoded here."""
+    return size_px % 2 == 0 and size_px >= 2 * COLUMNS
+
+
 def read_header(stored: bytes, size_px: int) -> Header | None:
     """What the bytes before the scan say; None where `jpeg_numba.decode` cannot do what they ask for."""
-    if size_px % 2 or size_px < 2 * COLUMNS or not stored.startswith(START):
+    if not serves(size_px) or not stored.startswith(START):
         return None
     try:
         return _read_segments(stored, size_px)
