@@ -50,7 +50,7 @@ def conv2d(
         y = winograd.conv2d(x_nchw, weight, bias, padding, groups, kept)
     else:
         y = F.conv2d(x_nchw, weight, bias, stride, padding, groups=groups)
-    return F.relu(y, inplace=True) if rectified else y
+    return F.relu(y, inplace=not y.is_cuda) if rectified else y
 
 
 def chosen(

@@ -33,7 +33,7 @@ def max_pool(x_nchw: Tensor, size: int, stride: int, ceil: bool = False, rectifi
         y = _Lean.apply(x_nchw, size, stride, ceil, False)
     else:
         y = F.max_pool2d(x_nchw, size, stride, ceil_mode=ceil)
-    return F.relu(y, inplace=True) if rectified else y
+    return F.relu(y, inplace=not y.is_cuda) if rectified else y  # memory counts on a CPU; a GPU's kernels give views
 
 
 def _keeps_little(x_nchw: Tensor) -> bool:

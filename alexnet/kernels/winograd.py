@@ -120,9 +120,8 @@ class Work:
                 v = self._to_points(x[chunk], self.x, self.b)  # again: that is cheaper than to keep it
                 gemm.batched(m.transpose(1, 2), v, total, add=True)
             if wants_dx:
-                v = (
-                    memory.empty((*m.shape[:2], self.group_channels), m.dtype) if v is None else v
-                )  # memory that is in cache
+                if v is None:  # else its memory is in cache
+                    v = memory.empty((*m.shape[:2], self.group_channels), m.dtype)
                 gemm.batched(m, at_points, v)
                 self._from_points(v, dx[chunk], self.x, self.b.T, no_bias)
         return dx if wants_dx else None, self._kernel_gradient(total) if wants_dweight else None
