@@ -18,7 +18,7 @@ COLUMNS = 16  # of halved colour at a time
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 
 # Cosines of the transform with 13 binary places, named as in the paper's figure: differences and sums of c1 ... c7.
-PLACES = 13
+FRACTION = 13
 EVEN = {"z1": 0.541196100, "x6": -1.847759065, "x2": 0.765366865}
 ODD = {"x7": 0.298631336, "x5": 2.053119869, "x3": 3.072711026, "x1": 1.501321110}
 ODD_SUMS = {"x7+x1": -0.899976223, "x5+x3": -2.562915447, "x7+x3": -1.961570560, "x5+x1": -0.390180644}
@@ -64,9 +64,9 @@ def inverse_dct(typing, coefficients, at, factors, factor_at, plane, to, line):
             factor = builder.load(builder.gep(factors, [builder.add(factor_at, I64(i))]))
             return builder.mul(builder.sext(builder.load(place, align=2), wide), _every(builder, wide, factor))
 
-        columns = [_eight(builder, [read(8 * row + column) for row in range(8)], PLACES - 2) for column in range(8)]
+        columns = [_eight(builder, [read(8 * row + column) for row in range(8)], FRACTION - 2) for column in range(8)]
         for row in range(8):
-            bytes_8 = [_byte(builder, x) for x in _eight(builder, [column[row] for column in columns], PLACES + 5)]
+            bytes_8 = [_byte(builder, x) for x in _eight(builder, [column[row] for column in columns], FRACTION + 5)]
             place = builder.add(to, builder.mul(line, I64(row)))
             words = _interleave(builder, *(_word(builder, bytes_8[i : i + 4]) for i in (0, 4)))
             builder.store(words, _at(builder, target, place, words.type), align=1)
@@ -80,7 +80,7 @@ def _eight(b: ir.IRBuilder, x: list[ir.Value], places: int) -> list[ir.Value]:
     """The transform of 8 numbers, each a vector; `places` binary places are rounded off."""
     t3 = _times(b, b.add(x[2], x[6]), EVEN["z1"])
     t2, t3 = b.add(t3, _times(b, x[6], EVEN["x6"])), b.add(t3, _times(b, x[2], EVEN["x2"]))
-    t0, t1 = (_shifted(b, combine(x[0], x[4]), PLACES) for combine in (b.add, b.sub))
+    t0, t1 = (_shifted(b, combine(x[0], x[4]), FRACTION) for combine in (b.add, b.sub))
     even = [b.add(t0, t3), b.add(t1, t2), b.sub(t1, t2), b.sub(t0, t3)]
 
     pairs = {"x7+x1": (7, 1), "x5+x3": (5, 3), "x7+x3": (7, 3), "x5+x1": (5, 1)}
@@ -201,7 +201,7 @@ def _word(b: ir.IRBuilder, bytes_4: list[ir.Value]) -> ir.Value:
 
 
 def _times(b: ir.IRBuilder, x: ir.Value, cosine: float) -> ir.Value:
-    return b.mul(x, _all(x.type, round(cosine * (1 << PLACES))))
+    return b.mul(x, _all(x.type, round(cosine * (1 << FRACTION))))
 
 
 def _shifted(b: ir.IRBuilder, x: ir.Value, places: int) -> ir.Value:
