@@ -111,7 +111,7 @@ def advice(seen: Look) -> list[str]:
         hint = f", or {' '.join(small)}" if small and not seen.from_files else ""
         lines.append(f"updates of {', '.join(slow)} are vanishing. Start with larger weights: {start}{hint}")
     if not lines and seen.step >= LATE:
-        lines.append(f"no layer is dead or frozen, but nothing is learnt: check the labels, or try {start}")
+        lines.append(f"no layer is dead or frozen, but nothing is learnt so far: wait, check the labels, or try {start}")
     return lines
 
 
@@ -123,5 +123,5 @@ def message(seen: Look) -> str | None:
     state = f"after {seen.step} steps the loss is {seen.loss:.3f}"
     if seen.glued:
         state += f", still that of guessing (ln {math.exp(seen.chance_loss):.0f} = {seen.chance_loss:.3f})"
-        state += "; this start has stalled" if seen.step >= LATE else "; the first hundred steps often look so"
+        state += "; this start has stalled so far" if seen.step >= LATE else "; the first hundred steps often look so"
     return "\n".join([f"{'warning: ' if lines else ''}{state}", *(f"  - {line}" for line in lines)])

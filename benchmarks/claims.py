@@ -64,7 +64,9 @@ def page(made: list[Chapter]) -> str:
         "# The paper's claims, measured",
         "",
         "Made by `python benchmarks/claims.py` from the rows of `results/studies.jsonl`; `alexnet study` measures them",
-        "again. Differences are a - b, errors in per cent; intervals are those of the mean over seeds, paired by seed.",
+        "again. Errors are in per cent.",
+        "",
+        report.rule(),
     ]
     for one in made:
         parts += [

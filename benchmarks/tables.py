@@ -4,11 +4,12 @@ python benchmarks/tables.py
 """
 
 import json
+import re
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- results: made by benchmarks/tables.py -->", "<!-- end of results -->"
-HEAD = "| data | preset | epochs | one view | ten views | images/s | time | machine |"
+HEAD = "| data | preset, and what was set | epochs | one view | ten views | images/s | time | machine |"
 
 
 def table(rows: list[dict]) -> str:
@@ -22,7 +23,7 @@ def table(rows: list[dict]) -> str:
         machine = f"{where}{precision}, torch {r['versions']['torch']}"
         cells = (
             r["data"],
-            f"`{r['name']}`",
+            ", ".join(f"`{word}`" for word in (r["name"], *settings(r["command"]))),
             f"{r['epochs']:g}",
             one,
             ten,
@@ -32,6 +33,13 @@ def table(rows: list[dict]) -> str:
         )
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def settings(command: str) -> list[str]:
+    """What `--set` changed in the net, its pictures and its rates; the rates of biases where weights' differ."""
+    found = re.findall(r"--set (\S+)", command)
+    same = {one.replace("sgd.schedule", "sgd.bias_schedule") for one in found if "sgd.schedule" in one}
+    return [one for one in found if not one.startswith("run.") and one not in same]
 
 
 def written(readme: str, rows: list[dict]) -> str:
@@ -46,12 +54,12 @@ def rows() -> list[dict]:
 
 
 def newest(rows: list[dict]) -> list[dict]:
-    """The last row of each data, preset, length, precision and machine."""
+    """The last row of each data, preset, settings, length, precision and machine."""
     kinds = {}
     for r in rows:
         versions = r["versions"]
         where = versions.get("gpu") or (versions["cpu"], versions["cores"])
-        kind = r["data"], r["name"], r["epochs"], r.get("precision"), where
+        kind = r["data"], r["name"], *settings(r["command"]), r["epochs"], r.get("precision"), where
         kinds.pop(kind, None)  # last comes last
         kinds[kind] = r
     return list(kinds.values())

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from alexnet import cores, machine, spec
+from alexnet import cores, machine, presets, spec
 from alexnet.kernels import compile_ahead, gemm_numba, winograd_bf16_numba
 from alexnet.kernels.compiled import wide_vectors
 
@@ -112,6 +112,14 @@ def test_what_a_net_needs(monkeypatch, preset, number_type, wide, names):
         *names,
         "update",
     ]
+
+
+@pytest.mark.parametrize("preset", presets.NAMES)
+def test_norms_that_are_switched_off_are_not_needed(preset):
+    without = spec.change(spec.preset(preset, classes=10), ["net.lrn=none", "net.rnorm=none"])
+    for number_type in ("float32", "bfloat16"):
+        names = compile_ahead.needed(without.net, number_type)
+        assert not [name for name in names if name.startswith(("fives", "channels", "map"))]
 
 
 def test_the_precision_is_foreseen_as_it_will_be_chosen():

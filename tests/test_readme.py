@@ -24,12 +24,19 @@ def test_the_newest_row_of_a_kind_is_shown():
     import tables
 
     versions = {"cpu": "a", "cores": 2}
-    old, other, new = (
-        {"data": "d", "name": name, "epochs": 3, "versions": versions} for name in ("net", "more", "net")
-    )
+    same = {"data": "d", "epochs": 3, "versions": versions, "command": "alexnet train DATA --set run.seed=1"}
+    old, other, new = (same | {"name": name} for name in ("net", "more", "net"))
     assert [id(row) for row in tables.newest([old, other, new])] == [id(other), id(new)]
-    fast = new | {"precision": "bf16"}
-    assert tables.newest([new, fast]) == [new, fast]
+    fast, changed = new | {"precision": "bf16"}, new | {"command": "alexnet train DATA --set sgd.rate=1"}
+    assert tables.newest([new, fast, changed]) == [new, fast, changed]
+
+
+def test_what_was_set_is_shown():
+    import tables
+
+    rates = "--set sgd.schedule.hold=60% --set sgd.bias_schedule.hold={}% --set run.seed=1"
+    assert tables.settings(rates.format(60)) == ["sgd.schedule.hold=60%"]
+    assert tables.settings(rates.format(50)) == ["sgd.schedule.hold=60%", "sgd.bias_schedule.hold=50%"]
 
 
 def test_the_tables_of_claims_are_those_of_the_committed_rows():

@@ -8,6 +8,7 @@ from alexnet.study.statistics import (
     AGREES,
     DISAGREES,
     NO_CLAIM,
+    SMALLER,
     UNDECIDED,
     Difference,
     difference,
@@ -75,12 +76,14 @@ def test_one_pair_has_no_interval_and_none_has_nothing():
     [
         (0.001, 0.020, "error", 0.014, AGREES),
         (0.030, 0.050, "error", 0.014, AGREES),  # more than was claimed
+        (0.001, 0.006, "error", 0.014, SMALLER),  # under half of it
         (-0.020, -0.001, "error", 0.014, DISAGREES),
         (-0.002, 0.006, "error", 0.014, DISAGREES),  # at most under half of it
         (-0.002, 0.008, "error", 0.014, UNDECIDED),
         (-0.010, 0.020, "error", None, UNDECIDED),
         (-0.010, -0.001, "error", None, DISAGREES),
         (1.5, 9.0, "ratio", 6.0, AGREES),
+        (1.5, 2.4, "ratio", 6.0, SMALLER),
         (0.5, 2.0, "ratio", 6.0, DISAGREES),
         (0.5, 3.0, "ratio", 6.0, UNDECIDED),
         (0.2, 0.9, "ratio", None, DISAGREES),

@@ -98,9 +98,9 @@ def needed(net: NetSpec, number_type: str) -> list[str]:
         wanted |= {"draw"}
     if "pool" in words:
         wanted |= {"gradient_at_places"} | ({"max_pool"} if number_type == "bfloat16" else set())
-    if "rnorm" in words:
+    if "rnorm" in words and net.rnorm:
         wanted |= {"map_forward", "map_backward"}
-    if "lrn" in words:
+    if "lrn" in words and net.lrn:
         fives = (net.lrn.size, net.lrn.beta) == (5, 0.75) and (number_type == "float32" or wide_vectors())
         over = "fives" if fives else "channels"
         wanted |= {f"{over}_forward", f"{over}_backward"}

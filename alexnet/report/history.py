@@ -41,8 +41,8 @@ class History:
         return epochs, values
 
     def warnings(self) -> list[tuple[int, str]]:
-        """(step, advice) of every look that had something to say."""
-        return [(record["step"], text) for record in self.looks for text in record["look"].get("advice", ())]
+        """(step, advice) of the newest look: what an earlier one saw has passed, or is said again."""
+        return [(record["step"], text) for record in self.looks[-1:] for text in record["look"].get("advice", ())]
 
     @property
     def images_per_s(self) -> float | None:

@@ -133,7 +133,8 @@ def rule() -> str:
     return (
         "a is the arm that is claimed to be worse, b the better one; both are trained from the same seeds, and the "
         "interval is that of their difference (95 %, Student, paired by seed). Agrees: the whole interval has the "
-        "claimed sign. Disagrees: it has the other, or ends below half of what is printed. ≥: a run ended first."
+        "claimed sign, and reaches half of what is printed; in sign: it ends below that. Disagrees: it does not have "
+        "the sign and ends below that. ≥: a run ended first."
     )
 
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-AGREES, DISAGREES, UNDECIDED, NO_CLAIM = "agrees", "disagrees", "too few seeds to tell", "nothing claimed"
+AGREES, SMALLER, DISAGREES = "agrees", "agrees in sign", "disagrees"
+UNDECIDED, NO_CLAIM = "too few seeds to tell", "nothing claimed"
 Z_95 = 1.959963984540054  # of the normal distribution
 
 
@@ -84,8 +85,8 @@ def _shares(worse: Sequence[float], better: Sequence[float]) -> Difference:
 
 
 def verdict(seen: Difference | None, kind: str, claimed: bool, stated: float | None) -> str:
-    """agrees: the whole interval has the claimed sign. disagrees: it has the other one, or lies below half of what is
-    stated. Anything else is too few seeds to tell.
+    """agrees: the whole interval has the claimed sign, and reaches half of what is stated; agrees in sign: it does not
+    reach that. disagrees: it has no such sign and lies below that. Anything else is too few seeds to tell.
     """
     if not claimed:
         return NO_CLAIM
@@ -94,5 +95,5 @@ def verdict(seen: Difference | None, kind: str, claimed: bool, stated: float | N
     nothing = 1.0 if kind == "ratio" else 0.0
     least = nothing if stated is None else math.sqrt(stated) if kind == "ratio" else stated / 2
     if seen.low > nothing:
-        return AGREES
+        return AGREES if seen.high >= least else SMALLER
     return DISAGREES if seen.high < least else UNDECIDED
