@@ -59,6 +59,8 @@ def measure(
     pack = data_of(runs[0], predictors[0], data, progress)
     for predictor in predictors:
         check_fit(predictor, pack)
+    if views > 1 and all(p.prep.crop_px == pack.size_px for p in predictors):
+        say(f"note: crops are as large as the squares here, {pack.size_px} px: the views are one place and its mirror")
     members = [Member(p.net, p.prep, w) for p, w in zip(predictors, weights or [1.0] * len(runs), strict=True)]
     place = replace(predictors[0].place, batch=batch)
     where, shown = (members, pack.splits[split], views, place, pack.classes), progress("evaluating")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -118,6 +119,8 @@ def train(
         )
     run = run or Path("runs") / (f"{Path(parent.named.name).stem}-finetuned" if parent else as_ or spec.preset)
     _tell(spec, opened, parent)
+    for setting in _idle(begin(opened), options, settings):
+        say(f"note: --set {setting} changes nothing: it is so in {spec.preset} anyway")
     try:
         if numbers:
             return _train_seeds(spec, opened, run, numbers, together, compare_layer, json)
@@ -134,6 +137,18 @@ def _run_options(epochs: float | None, steps: int | None, given: dict) -> list[s
         raise UsageError("give --epochs or --steps, not both")
     length = f"{epochs}ep" if epochs is not None else f"{steps}st" if steps is not None else None
     return [f"run.{name}={value}" for name, value in {"length": length, **given}.items() if value is not None]
+
+
+def _idle(before: Spec, options: list[str], settings: Settings) -> list[str]:
+    """The settings without which the spec would be the same."""
+    from alexnet import spec as spec_module
+
+    with_all, idle = spec_module.change(before, [*options, *settings]), []
+    for i, setting in enumerate(settings):
+        with suppress(UsageError):  # where another setting needs this one
+            others = [*options, *settings[:i], *settings[i + 1 :]]
+            idle += [setting] if spec_module.change(before, others) == with_all else []
+    return idle
 
 
 def _seeds(seeds: str | None, together: int, layer: str | None, has_seed: bool) -> list[int] | None:
