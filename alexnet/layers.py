@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from alexnet.errors import UsageError
 from alexnet.kernels import conv, dense, lrn, mask, pool
 from alexnet.kernels.local import local2d
 from alexnet.spec import LrnSpec, RnormSpec
@@ -51,9 +52,29 @@ class SpatialResponseNorm(nn.Module):
 class MaxPool2d(nn.MaxPool2d):
     """Max pooling, overlapping where the stride is smaller than the window (paper, section 3.4)."""
 
+    def __init__(self, kernel_size: int, stride: int | None = None, *, ceil_mode: bool = False):
+        _square("MaxPool2d", kernel_size, stride or 1)
+        super().__init__(kernel_size, stride, ceil_mode=ceil_mode)
+
     def forward(self, x_nchw: Tensor, rectified: bool = False) -> Tensor:
         """`rectified`: and ReLU of it, in place of a module that follows."""
         return pool.max_pool(x_nchw, self.kernel_size, self.stride, self.ceil_mode, rectified)
+
+
+def _square(layer: str, *pixels: int) -> None:
+    if not all(isinstance(n, int) for n in pixels):
+        raise UsageError(f"{layer} takes one whole number for both sides, not {pixels}; torch.nn's takes two")
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """Batch norm of (N, units). A picture that is a batch's only one, as the last of an epoch may be, has nothing to be
+    compared with: it is normed as in a test.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or len(x) > 1:
+            return super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 class Linear(nn.Linear):
@@ -89,8 +110,20 @@ class Conv2d(nn.Conv2d):
     This is how 224 pixels gave 55 positions in 2012: 1 + ceil((224 - 11) / 4), zeros at two sides only.
     """
 
-    def __init__(self, *args, overhang_px: int = 0, **options):
-        super().__init__(*args, **options)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        groups: int = 1,
+        *,
+        bias: bool = True,
+        overhang_px: int = 0,
+    ):
+        _square("Conv2d", kernel_size, stride, padding)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, groups=groups, bias=bias)
         self.overhang_px = overhang_px
         self._kept: dict = {}
 

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from alexnet.errors import UsageError
+from alexnet.kernels import plain
 from alexnet.kernels.pool import pooled_px
 from alexnet.layers import (
+    BatchNorm1d,
     Conv2d,
     Dropout,
     Flatten,
@@ -29,6 +31,7 @@ from alexnet.spec import ConvSpec, NetSpec
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "logistic": nn.Sigmoid}
 CONVS = ("conv1", "conv2", "conv3", "conv4", "conv5")
+HOOKS = ("forward_pre", "forward", "backward", "backward_pre")  # kinds of them, on modules
 SIXTH = ConvSpec(256, 3, padding_px=1, sigma=0.03, bias=1)  # run 146's: over the last pooling layer
 
 
@@ -68,11 +71,15 @@ class AlexNet(nn.Module):
 def _with_relu(layer: nn.Module, follower: tuple[str, nn.Module] = ("", nn.Identity())) -> bool:
     """Whether a layer and its ReLU may be computed in one pass: not where somebody looks in between."""
     relu = follower[1]
-    if not isinstance(layer, Conv2d | MaxPool2d) or type(relu) is not nn.ReLU:
+    if not isinstance(layer, Conv2d | MaxPool2d) or type(relu) is not nn.ReLU or plain.reason():
         return False
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    return not (layer._forward_hooks or relu._forward_hooks or relu._forward_pre_hooks or relu._backward_hooks)
+    return not (is_watched(layer, HOOKS[1:]) or is_watched(relu))
+
+
+def is_watched(module: nn.Module, kinds: tuple[str, ...] = HOOKS) -> bool:
+    """Whether a hook looks at what goes in or comes out, or at its gradient; PyTorch has them for all modules, too."""
+    of_all = (getattr(nn.modules.module, f"_global_{kind}_hooks") for kind in kinds)
+    return any(getattr(module, f"_{kind}_hooks") for kind in kinds) or any(of_all)
 
 
 def _convolutions(spec: NetSpec) -> list[tuple[str, ConvSpec]]:
@@ -133,7 +140,7 @@ def _follower(spec: NetSpec, kind: str, channels: int, number: str) -> tuple[str
     if kind == "rnorm":
         return (f"cnorm{number}", SpatialResponseNorm(spec.rnorm)) if spec.rnorm else None
     if kind == "bn":
-        return f"bn{number}", (nn.BatchNorm2d if int(number) <= 5 else nn.BatchNorm1d)(channels)
+        return f"bn{number}", (nn.BatchNorm2d if int(number) <= 5 else BatchNorm1d)(channels)
     if kind == "drop":
         return (f"drop{number}", Dropout(spec.dropout, spec.dropout_inverted)) if spec.dropout else None
     raise UsageError(f"{kind!r} is no layer; known: act, lrn, rnorm, bn, pool, avgpool, drop")

@@ -111,7 +111,9 @@ def advice(seen: Look) -> list[str]:
         hint = f", or {' '.join(small)}" if small and not seen.from_files else ""
         lines.append(f"updates of {', '.join(slow)} are vanishing. Start with larger weights: {start}{hint}")
     if not lines and seen.step >= LATE:
-        lines.append(f"no layer is dead or frozen, but nothing is learnt so far: wait, check the labels, or try {start}")
+        lines.append(
+            f"no layer is dead or frozen, but nothing is learnt so far: wait, check the labels, or try {start}"
+        )
     return lines
 
 

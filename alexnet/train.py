@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alexnet import checkpoint, finetune, machine, parallel, recipe, rescue, runs, startup, tables
 from alexnet.data import loader, resident
@@ -155,6 +155,8 @@ def prepare(spec: Spec, pack: Pack, team: Team | None = None) -> tuple[State, Ma
         raise UsageError(f"run.length={spec.run.length}: give at least one step, e.g. --epochs 90 or --steps 2000")
     place = Machine(device, precision, spec.run.workers, spec.run.batch)
     net = recipe.build(spec.net, spec.run.seed)
+    if spec.run.batch == 1 and any(isinstance(layer, nn.BatchNorm2d) for layer in net.modules()):
+        raise UsageError("batch norm compares the pictures of a batch: give --batch 2 or more")
     recipe.begin(spec, net)
     prep = finetune.begin(spec, net, pack) if spec.parent else runs.preprocessing(spec, pack)
     if spec.run.rescue:

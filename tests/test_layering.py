@@ -15,7 +15,17 @@ MAX_LINES = 400
 LAYERS = [
     ("errors", "cores", "report", "study"),
     ("values",),
-    ("spec", "log", "machine", "tables", "kernels.threads", "kernels.compiled", "kernels.gpu", "kernels.memory"),
+    (
+        "spec",
+        "log",
+        "machine",
+        "tables",
+        "kernels.threads",
+        "kernels.compiled",
+        "kernels.gpu",
+        "kernels.memory",
+        "kernels.plain",
+    ),
     (
         "kernels.blocks_numba",
         "kernels.gemm_block",

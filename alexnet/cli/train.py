@@ -126,9 +126,11 @@ def train(
             return _train_seeds(spec, opened, run, numbers, together, compare_layer, json)
         record = training.train(spec, opened, run)
     except training.Stopped as stopped:
+        team.leave()
         sys.exit(stopped.code)
     if team.leads:
         emit({"run": str(run), **record}, json, tables.training(run, record))
+    team.leave()
 
 
 def _run_options(epochs: float | None, steps: int | None, given: dict) -> list[str]:

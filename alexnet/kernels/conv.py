@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from alexnet.kernels import memory
+from alexnet.kernels import memory, plain
 from alexnet.kernels.threads import COMPILED_TYPES, over_rows
 
 FEW_COLOURS = 8  # as channels that a convolution with a stride begins from
@@ -57,8 +57,8 @@ def chosen(
     x: Tensor, weight: Tensor, stride: int = 1, padding: int = 0, groups: int = 1, kept: bool = False
 ) -> tuple[str, str]:
     """(torch, blocks or winograd, reason) for this convolution; `blocks` is looked at again without its stride."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return "torch", "a graph is being made, which others will read"
+    if why := plain.types(x.device.type):
+        return "torch", why
     strided = stride > 1 and groups == 1
     if x.device.type == "cuda" and strided:
         return "blocks", "few colours would be filled up with zeros"
@@ -129,7 +129,7 @@ def picture_in_blocks(x_nchw: Tensor, side: int, before: int, rows: int, columns
 
 
 def _compiled_serves(x: Tensor) -> bool:
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.requires_grad:
+    if plain.reason() or x.requires_grad:
         return False
     return x.device.type == "cpu" and x.dtype in COMPILED_TYPES
 

@@ -14,14 +14,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alexnet import cores
+from alexnet.kernels import plain
 
 
 def chosen(x: Tensor, weight: Tensor) -> tuple[str, str]:
     """(backend, reason) for these tensors."""
     if x.device.type != "cpu" or x.dtype != torch.float32 or weight.dtype != torch.float32:
         return "torch", f"oneDNN serves float32 on the CPU here, not {x.dtype} on {x.device.type}"
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return "torch", "a graph is being made, which others will read"
+    if why := plain.types("cpu"):
+        return "torch", why
     if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
         return "torch", "this PyTorch has no oneDNN"
     return "onednn", "weights are read at the speed of memory"

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from alexnet.errors import UsageError
-from alexnet.kernels import gpu, memory
+from alexnet.kernels import gpu, memory, plain
 from alexnet.kernels.threads import COMPILED_TYPES, over_rows
 
 BACKENDS = ("reference", "numba", "triton")
@@ -71,6 +71,8 @@ def _obstacle(backend: str, device: torch.device, dtype: torch.dtype) -> str:
         return f"the compiled loops take float32 and bfloat16, not {dtype}"
     if backend == "triton":
         return gpu.obstacle(device)
+    if why := plain.reason():
+        return why
     return "" if find_spec("numba") else "numba is not installed"
 
 

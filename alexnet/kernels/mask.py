@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alexnet.kernels import plain
 from alexnet.kernels.threads import COMPILED_TYPES, over_rows
 
 PLACES_PER_PIECE = 2**16  # about 0.1 ms of work
@@ -18,7 +19,7 @@ def draw(x: Tensor, keep: float, value: float = 1.0, shape: Sequence[int] | None
     else 0. Torch's global generator moves on.
     """
     mask = x.new_empty(x.shape if shape is None else shape)
-    if x.device.type != "cpu" or x.dtype not in COMPILED_TYPES or torch.compiler.is_compiling():
+    if x.device.type != "cpu" or x.dtype not in COMPILED_TYPES or plain.reason():
         return mask.bernoulli_(keep).mul_(value)
     from alexnet.kernels import mask_numba
     from alexnet.kernels.compiled import flat

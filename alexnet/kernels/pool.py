@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from alexnet.kernels import gpu, memory
+from alexnet.kernels import gpu, memory, plain
 from alexnet.kernels.threads import COMPILED_TYPES, over_rows
 
 LARGEST_MAP = 2**15  # pixels that int16 can number
@@ -38,7 +38,7 @@ def max_pool(x_nchw: Tensor, size: int, stride: int, ceil: bool = False, rectifi
 
 def _keeps_little(x_nchw: Tensor) -> bool:
     """Whether there is a gradient to keep something for, and places in a map fit into two bytes."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if plain.reason():
         return False
     wants_gradient = torch.is_grad_enabled() and x_nchw.requires_grad
     return wants_gradient and x_nchw.device.type == "cpu" and math.prod(x_nchw.shape[2:]) <= LARGEST_MAP

@@ -10,6 +10,7 @@ definition: a few times as much.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -41,8 +42,10 @@ def conv2d(
 
 
 def remembered(kept: dict, weight: Tensor, kind: object, make: Callable[[], Tensor]) -> Tensor:
-    """What was made of a weight, of some kind, as long as the weight is the same; other threads may be here too."""
-    key = (kind, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+    """What was made of a weight, of some kind, as long as the weight has the same numbers, which are looked at: there
+    are many ways to change them that nothing tells of. Other threads may be here too.
+    """
+    key = (kind, weight.shape, weight.stride(), zlib.crc32(flat(weight)))
     made = kept.get(key)
     if made is None:
         with torch.inference_mode(False):  # an ordinary tensor, which may be copied anywhere

@@ -27,6 +27,7 @@ from alexnet.layerfile.neurons import Activation
 from alexnet.layerfile.parse import fail, read
 from alexnet.layerfile.records import Layer, Network, SgdGroup
 from alexnet.layerfile.tops import is_logistic, last_hidden_of, on_labels_of, tops_of, with_classes
+from alexnet.net import is_watched
 from alexnet.spec import LayerFile
 
 
@@ -195,20 +196,23 @@ class LayerNet(nn.Module):
         uses = Counter(name for layer in self.records if layer.name in needed for name in layer.inputs)
         sources = (images_nchw, *(targets if isinstance(targets, tuple) else (targets,)))
         values = merge.Values()
-        for group in self.groups if self.merged else zip(self.records, strict=True):
+        merged = self.merged and not any(map(is_watched, self.layers.values()))  # hooks see one module's own
+        for group in self.groups if merged else zip(self.records, strict=True):
             group = tuple(layer for layer in group if layer.name in needed)
             if group:
-                values.keep(tuple(layer.name for layer in group), self._value(group, values, sources))
+                values.keep(tuple(layer.name for layer in group), self._value(group, values, sources, merged))
             for name in (name for layer in group for name in layer.inputs):
                 uses[name] -= 1
                 if not uses[name] and name not in wanted:
                     values.drop(name)
         return {name: values[name] for name in wanted}
 
-    def _value(self, group: tuple[Layer, ...], values: merge.Values, sources: tuple[Tensor, ...]) -> Tensor:
+    def _value(
+        self, group: tuple[Layer, ...], values: merge.Values, sources: tuple[Tensor, ...], merged: bool
+    ) -> Tensor:
         """The output of layers that are computed together; where nothing is merged, of one by its own module."""
         layer = group[0]
-        if layer.type != "data" and self.merged:
+        if layer.type != "data" and merged:
             return merge.compute(group, [self.module(layer.name) for layer in group], values)
         if layer.type != "data":
             return self.module(layer.name)(*(values[name] for name in layer.inputs))

@@ -141,11 +141,11 @@ def _dropout(
 
 def _norm_of_all(team: Team, name: str, layer: NORMS, x: Tensor) -> Tensor:
     """Batch norm over the pictures of all processes, in float32."""
-    if not layer.training:
+    wide, count = x.float(), team.images * (x.shape[2] * x.shape[3] if x.dim() == 4 else 1)
+    if not layer.training or count == 1:
         return type(layer).forward(layer, x)
     dims = [d for d in range(x.dim()) if d != 1]
     shape = [-1 if d == 1 else 1 for d in range(x.dim())]
-    wide, count = x.float(), team.images * (x.shape[2] * x.shape[3] if x.dim() == 4 else 1)
     tell = partial(team.count, name)
     mean = Total.apply(wide.sum(dims), tell) / count
     centred = wide - mean.view(shape)

@@ -125,6 +125,12 @@ class Team:
             self.agree(0)
             return found if self.leads else do()
 
+    def leave(self) -> None:
+        """At the end: waits for the others, of whom the leader is still writing, and closes what connects them."""
+        if self.world > 1 and dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
+
     def own(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of a whole net's tensors, what this process holds."""
         return {

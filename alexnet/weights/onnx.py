@@ -23,6 +23,7 @@ from alexnet.data import augment, shapes
 from alexnet.data.augment import Preprocessing
 from alexnet.errors import CheckpointError
 from alexnet.layers import (
+    BatchNorm1d,
     Conv2d,
     Dropout,
     Flatten,
@@ -250,5 +251,5 @@ EMIT = {
     **{Conv2d: _convolution, LocalConv2d: _local, Linear: _dense},
     **{nn.ReLU: _plain("Relu"), nn.Tanh: _plain("Tanh"), nn.Sigmoid: _plain("Sigmoid"), Flatten: _plain("Flatten")},
     **{LocalResponseNorm: _response_norm, SpatialResponseNorm: _same_map_norm, Dropout: _dropout},
-    **{MaxPool2d: _pool, nn.AvgPool2d: _pool, nn.BatchNorm2d: _batch_norm, nn.BatchNorm1d: _batch_norm},
+    **{MaxPool2d: _pool, nn.AvgPool2d: _pool, nn.BatchNorm2d: _batch_norm, BatchNorm1d: _batch_norm},
 }
