@@ -8,14 +8,25 @@ from collections.abc import Callable
 
 from alexnet import __version__
 
+OUT_OF_MEMORY = ("not enough memory", "out of memory", "can't allocate memory")  # in words of PyTorch
+
 
 def main() -> None:
+    _prepare_output()
     if sys.argv[1:] == ["--version"]:
         print(f"alexnet {__version__}")
         return
     from alexnet.cli import VERBS
 
     guarded(lambda: VERBS.cli(prog="alexnet", description="The 2012 network as working software.", config=()))
+
+
+def _prepare_output() -> None:
+    """Closed streams take anything, and what an encoding does not have is written as its number."""
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def guarded(do: Callable[[], object]) -> None:
@@ -37,7 +48,9 @@ def guarded(do: Callable[[], object]) -> None:
     except OSError as error:
         sys.exit(_tell(f"{error.filename or 'the machine'}: {error.strerror or error}", 7))
     except RuntimeError as error:
-        if "not enough memory" not in str(error) and "out of memory" not in str(error):
+        if "can't start new thread" in str(error):
+            sys.exit(_tell("no thread more can be started: out of memory, or over a limit (ulimit -u, -v)", 7))
+        if not any(text in str(error) for text in OUT_OF_MEMORY):
             raise
         sys.exit(_tell("out of memory; try a smaller --batch", 7))
 

@@ -39,7 +39,7 @@ def _imagenette(*changes: Change, **fields) -> Scale:
 
 
 def _ilsvrc(*changes: Change, **fields) -> Scale:
-    fields = {"length": "90ep", "preset": "as_run", **fields}
+    fields = {"length": "90ep", "preset": "as_run", "of_classes": 1000, **fields}
     return Scale("ilsvrc", None, 256, 1281167, changes=changes, **fields)
 
 
@@ -231,7 +231,7 @@ CLAIMS = (
             Finding("as_run", "pretrained", "top5_error", paper=0.016, log=0.0159),
             Finding("sixth_conv", "pretrained", claimed=False),
         ),
-        scales=(_quick("20ep", classes=5), _imagenette(classes=5), _ilsvrc(classes=200, of_classes=1000)),
+        scales=(_quick("20ep", classes=5), _imagenette(classes=5), _ilsvrc(classes=200)),
         note="In 2012 the many classes were the 22,000 of ImageNet's Fall 2011 release. Here they are all classes of "
         "the data, and the first few of them are the task.",
     ),

@@ -48,7 +48,7 @@ def compare(
     pictures: int = 1000,
     distance: str = "correlation",
     device: str = "auto",
-    precision: str = "auto",
+    precision: str = "fp32",
     progress: Callable[[str], Callable[[int, int], None]] = features.silent,
 ) -> dict:
     """Every source with every other: run folders and model files at each of `layers` (and each of `towers`, if named),

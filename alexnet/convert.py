@@ -12,6 +12,7 @@ passport, files that are whole or absent.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -204,11 +205,9 @@ def _write_program(model: Model, net: AlexNet, prep: Preprocessing, target: Path
     batch = ({0: torch.export.Dim("batch", min=1)},)
     program = torch.export.export(Extractor(net, prep, "fc8"), (torch.zeros(2, 3, side, side),), dynamic_shapes=batch)
 
-    def save(temporary: Path) -> None:
-        with open(temporary, "wb") as file:
-            torch.export.save(program, file)
-
-    checkpoint.publish(target, save)
+    whole = io.BytesIO()  # on a full disk PyTorch's writer would end the process
+    torch.export.save(program, whole)
+    checkpoint.publish(target, lambda temporary: temporary.write_bytes(whole.getbuffer()))
     model.notes.append(
         f"torch.export.load({target.name!r}).module() takes float32 (N, 3, {side}, {side}), red, green, blue, "
         "grey levels 0-255; the mean is subtracted inside"

@@ -86,7 +86,7 @@ class Meter:
     def __init__(self) -> None:
         self.start = self.mark = self.last_save = time.perf_counter()
         self.wait_s = self.work_s = self.total_s = 0.0
-        self.images = self.total_images = 0
+        self.images = self.steps = 0
 
     def got_batch(self) -> None:
         now = time.perf_counter()
@@ -97,6 +97,7 @@ class Meter:
         now = time.perf_counter()
         self.work_s += now - self.mark
         self.images += images
+        self.steps += 1
         self.mark = now
 
     def pause(self, do) -> None:
@@ -111,11 +112,10 @@ class Meter:
         return time.perf_counter() - self.last_save
 
     def read(self) -> dict:
-        """{"images_per_s", "data_wait"} since the last reading."""
+        """{"images_per_s", "data_wait", "time_s"} since the last reading."""
         span_s = max(self.wait_s + self.work_s, 1e-9)
-        rates = {"images_per_s": self.images / span_s, "data_wait": self.wait_s / span_s}
+        rates = {"images_per_s": self.images / span_s, "data_wait": self.wait_s / span_s, "time_s": span_s}
         self.total_s += span_s
-        self.total_images += self.images
         self.wait_s = self.work_s = 0.0
         self.images = 0
         return rates

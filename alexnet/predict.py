@@ -110,8 +110,9 @@ def model_path(run: Path) -> Path:
     raise CheckpointError(f"{run} is no run folder and no model file")
 
 
-def load(run: str | Path, device: str = "auto", precision: str = "auto") -> Predictor:
-    """The predictor of a run folder or model file. `device` auto, cpu, cuda or cuda:N; `precision` auto, fp32 or bf16.
+def load(run: str | Path, device: str = "auto", precision: str = "fp32") -> Predictor:
+    """The predictor of a run folder or model file. `device` auto, cpu, cuda or cuda:N; `precision` fp32 (the weights as
+    they are), bf16, or auto, the faster one here.
 
     Raises CheckpointError for anything that is not a whole model, UsageError for a device that is not there.
     """

@@ -39,8 +39,8 @@ def open_run(run: Path, spec: Spec, pack: Pack) -> None:
     """
     path = run / "run.json"
     resolved = spec_module.to_dict(spec)
-    if not path.exists():
-        if any(not entry.name.startswith(".") for entry in run.iterdir()):
+    if not path.exists() or not has_begun(run):
+        if any(not entry.name.startswith(".") and entry != path for entry in run.iterdir()):
             raise UsageError(f"{run} holds files but no run; give another --run or an empty folder")
         record = {
             "spec": resolved,
@@ -70,6 +70,11 @@ def open_run(run: Path, spec: Spec, pack: Pack) -> None:
         raise UsageError(
             f"{run} is a run with other settings ({', '.join(differing)}); give another --run or the same settings"
         )
+
+
+def has_begun(run: Path) -> bool:
+    """Whether a run has done more than to say what it will be: a setting may have been refused only then."""
+    return any((run / name).exists() for name in ("metrics.jsonl", "checkpoints", "model.safetensors", "summary.json"))
 
 
 def _complete(resolved: dict) -> dict:
@@ -132,7 +137,8 @@ def speed(run: Path) -> dict:
         return {"images_per_s": None, "time_s": 0.0}
     per_step = [b["step"] - a["step"] for a, b in zip([{"step": 0}, *steps], steps, strict=False)]
     batch = json.loads((run / "run.json").read_text())["spec"]["run"]["batch"]
-    time_s = sum(n * batch / r["images_per_s"] for n, r in zip(per_step, steps, strict=True))
+    whole = (n * batch / r["images_per_s"] for n, r in zip(per_step, steps, strict=True))  # of an older version
+    time_s = sum(r.get("time_s", otherwise) for r, otherwise in zip(steps, whole, strict=True))
     return {"images_per_s": float(np.median([r["images_per_s"] for r in steps])), "time_s": time_s}
 
 

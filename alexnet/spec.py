@@ -154,7 +154,7 @@ class NetSpec:
     fc8_bias: float = 0.0
 
     def __post_init__(self):
-        _require(self, classes=self.classes >= 1, crop_px=self.crop_px >= 1, towers=self.towers >= 1)
+        _require(self, classes=self.classes >= 1, crop_px=1 <= self.crop_px <= 4096, towers=self.towers >= 1)
         _require(self, dropout=0 <= self.dropout < 1)
 
 

@@ -233,7 +233,7 @@ def _log(state: State, metrics: Metrics, meter: Meter) -> float:
     record = {"step": clock.step, "epoch": clock.step / clock.steps_per_epoch, "loss": state.train_loss}
     record |= {"train_error": window.wrong / window.images, "rate": rate, **meter.read()}
     metrics.write(**record)
-    left_s = (clock.total_steps - clock.step) * state.spec.run.batch * meter.total_s / meter.total_images
+    left_s = (clock.total_steps - clock.step) * meter.total_s / meter.steps
     say(progress_line(record, left_s))
     state.open_window(Window())
     return record["train_error"]

@@ -50,7 +50,7 @@ def _parse_scalar(text: str, kind, where: str):
         return text.lower() in ("true", "yes", "on", "1")
     try:
         value = kind(text)
-        if kind is float and not math.isfinite(value):
+        if (kind is float and not math.isfinite(value)) or (kind is int and abs(value) >= 1 << 63):
             raise ValueError
         return value
     except ValueError:

@@ -1,4 +1,4 @@
-"""A net in somebody's own PyTorch code: weights changed by hand, hooks, autocast, graphs and transforms of functions."""
+"""A net in somebody's own PyTorch code: weights changed by hand, hooks, autocast, graphs and function transforms."""
 
 import copy
 

@@ -190,6 +190,12 @@ def test_findings_pair_seeds_and_leave_out_those_without_a_partner(tmp_path, fak
     rows["b", 0]["censored"] = ["top1_error"]  # the better arm never arrived: nothing is known of the difference
     (unknown,) = findings(Chapter(CLAIM, TINY, rows))
     assert (unknown["difference"], unknown["verdict"]) == (None, "too few seeds to tell")
+    rows["b", 0]["censored"], rows["a", 0]["censored"] = [], ["top1_error"]  # the worse one: it is at least this
+    (least,) = findings(Chapter(CLAIM, TINY, rows))
+    assert (least["interval"][1], least["verdict"]) == (None, "agrees")
+    rows["a", 0]["values"] = rows["a", 2]["values"] = {"top1_error": 0.9}  # of ten classes
+    (guessing,) = findings(Chapter(CLAIM, TINY, rows))
+    assert guessing["verdict"] == "an arm learnt nothing"
     (none,) = findings(Chapter(CLAIM, TINY, {}))
     assert (none["seeds"], none["difference"], none["verdict"]) == (0, None, "too few seeds to tell")
 

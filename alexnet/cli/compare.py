@@ -21,7 +21,7 @@ def compare(
     pictures: int = 1000,
     distance: Literal["correlation", "euclidean"] = "correlation",
     device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "fp32",
     json: Json = False,
 ) -> None:
     """RSA (Spearman's correlation of dissimilarities) and linear CKA (unbiased) of every pair of representations.

@@ -8,6 +8,18 @@ from typing import Literal
 from tyro.conf import Positional
 
 from alexnet.cli.app import VERBS, Json, emit, progress
+from alexnet.log import say
+
+
+def _stimuli(data: str | None) -> list[Path]:
+    """The pictures that lie in a folder themselves, by name; none where it is anything else."""
+    from alexnet.data.packfile import is_pack
+    from alexnet.data.sources import PICTURE_ENDINGS
+
+    folder = Path(data or "")
+    if not data or not folder.is_dir() or is_pack(folder):
+        return []
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURE_ENDINGS and file.name[0] != ".")
 
 
 @VERBS.command
@@ -26,14 +38,15 @@ def features(
     dtype: Literal["float32", "float16"] = "float32",
     batch: int = 128,
     device: str = "auto",
-    precision: Literal["auto", "fp32", "bf16"] = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "fp32",
     json: Json = False,
 ) -> None:
     """The outputs of one layer for every picture, streamed to a file.
 
     Args:
         run: a run folder or a model file.
-        data: a pack, or anything `alexnet pack` takes; the run's own data if not given.
+        data: a pack, or anything `alexnet pack` takes; or a folder with pictures that have no classes, in the order of
+            their names; the run's own data if not given.
         out: .npy (keys and labels beside it, in OUT.keys.csv), .parquet (key, label, class, features) or .h5.
         layer: such as conv1 (the convolution's own output), relu1, pool5, fc7 or relu7.
         before: a layer, to take what goes into it; or with --layer a kind, such as relu, to take what goes into that of
@@ -49,9 +62,12 @@ def features(
     from alexnet.predict import load
 
     predictor = load(run, device, precision)
-    pack = verifying.data_of(Path(run), predictor, data, progress)
+    pictures_of = _stimuli(data) or verifying.data_of(Path(run), predictor, data, progress)
+    if data and split == "val" and not isinstance(pictures_of, list):
+        counts = pictures_of.meta["counts"]
+        say(f"note: the {counts['val']:,} validation pictures alone; --split train has {counts['train']:,} more")
     options = {"split": split, "tower": tower, "before": before, "views": views, "dtype": dtype, "batch": batch}
     options["pictures"] = pictures
-    record = activations.write(predictor, pack, layer, out, **options, progress=progress)
+    record = activations.write(predictor, pictures_of, layer, out, **options, progress=progress)
     shape = " x ".join(map(str, record["shape"]))
     emit(record, json, f"{out}: {record['layer']} of {record['pictures']:,} pictures, {shape} {dtype} each")

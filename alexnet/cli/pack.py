@@ -49,7 +49,9 @@ def pack(
     listing = packs.listing_of(src) if src == "shapes" or Path(src).exists() else None
     source = open_source(src, val_fraction, seed, class_order)
     wanted = {"size_px": size, "encoding": encoding, "seed": seed, "allow_rejects": allow_rejects}
-    meta = packs.pack(source, out, **wanted, listing=listing, progress=progress("packing"), say=say)
+    asked = {"size_px": size, "encoding": encoding, "val_fraction": val_fraction}
+    extra = {"source_listing_sha256": listing, "wanted": asked} if listing else None
+    meta = packs.pack(source, out, **wanted, listing=listing, progress=progress("packing"), say=say, extra=extra)
     counts = {split: sum(s["rows"] for s in meta["shards"] if s["split"] == split) for split in ("train", "val")}
     text = (
         f"{out}: {counts['train']:,} training and {counts['val']:,} validation pictures, {len(meta['classes'])} classes"

@@ -33,7 +33,7 @@ def predict(
         raise UsageError("no pictures were named: alexnet predict RUN FILE...")
     from alexnet.predict import load
 
-    predictor = load(run, device)
+    predictor = load(run, device, "auto")
     answers, failures = [], []
     for file in files:
         try:

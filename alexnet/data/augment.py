@@ -11,16 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numba import njit
 
 from alexnet.data import resized_crop
-from alexnet.kernels.compiled import narrow
+from alexnet.kernels.compiled import exact, narrow
 from alexnet.spec import DataSpec
 
 OFFSET_Y, OFFSET_X, MIRROR, LIGHT, ORDER, AREA, SHAPE, FADED, FADED_WITH = range(9)  # what a random number is for
 
 
-@njit(cache=True, nogil=True)
+@exact
 def _mix(x):
     """splitmix64's finaliser: every bit of x moves every bit of the result."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -28,7 +27,7 @@ def _mix(x):
     return x ^ (x >> np.uint64(31))
 
 
-@njit(cache=True, nogil=True)
+@exact
 def uniforms(seed, epoch, indices, purpose):
     """(N,) float64 in [0, 1), one for each index."""
     out = np.empty(indices.size, np.float64)
@@ -207,7 +206,7 @@ def cut_part(
     cut_loop(squares_nhwc, *each, mean, draws.shifts, scales, out_nhwc, first, last)
 
 
-@njit(cache=True, nogil=True)
+@exact
 def cut_loop(squares, tops, lefts, mirrors, mean, shifts, scales, out, begin, end):
     """A row is crop * 3 numbers side by side, so that one vectorised loop serves its colours; mirrored rows are first
     turned round in a buffer of bytes. Rows are places in flat arrays and their numbers unsigned: less than half the
@@ -232,7 +231,7 @@ def cut_loop(squares, tops, lefts, mirrors, mean, shifts, scales, out, begin, en
                 _row(pixels, first, means, shift, scale, cut, to)
 
 
-@njit(cache=True, nogil=True)
+@exact
 def _mirror(pixels, first, out):
     """The row's pixels in reverse; colours written out and indices unsigned, or it takes three times as long."""
     last = first + np.uintp(len(out)) - np.uintp(3)
@@ -244,7 +243,7 @@ def _mirror(pixels, first, out):
         out[to + np.uintp(2)] = pixels[source + np.uintp(2)]
 
 
-@njit(cache=True, nogil=True)
+@exact
 def _row(pixels, first, means, shift, scale, out, to):
     for i in range(np.uintp(len(shift))):
         value = (np.float32(pixels[first + i]) - means[to + i] + shift[i]) * scale[i]

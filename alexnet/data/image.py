@@ -11,6 +11,7 @@ file; the caller knows it. Up to a colon a reason says of which kind it is.
 """
 
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -36,6 +37,7 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged EXIF and the like: noise here
 
 EXIF_ORIENTATION = 0x0112
+START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9  # markers in a JPEG
 TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -163,10 +165,32 @@ def _decode_plain_jpeg(data: bytes, image: Image.Image) -> np.ndarray:
     try:
         return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
     except ValueError as error:
-        if "extraneous bytes" not in str(error):  # stuffing between segments, common in old archives, harms no pixel
+        if not _harmless(str(error), data):
             raise
     image.load()
     return np.asarray(image.convert("RGB"))
+
+
+def _harmless(complaint: str, data: bytes) -> bool:
+    """Whether libjpeg-turbo complains of what harms no pixel: of bytes between segments, common in old archives, or of
+    zeros behind the last pixel, as some cameras write; or simplejpeg of a sampling of colours that it does not know.
+    """
+    if found := re.search(r"(\d+) extraneous bytes before marker 0x(\w\w)", complaint):
+        count, marker = int(found[1]), int(found[2], 16)
+        end = data.rfind(b"\xff\xd9")
+        padded = marker == END_OF_IMAGE and count <= end and not any(data[end - count : end])
+        return padded or count == _between_segments(data)
+    return "subsampling" in complaint
+
+
+def _between_segments(data: bytes) -> int:
+    """The first run of bytes between two segments in front of the pixels."""
+    at = 2
+    while at + 4 <= len(data) and data[at + 1] != START_OF_SCAN:
+        if data[at] != 0xFF:
+            return data.find(b"\xff", at) - at
+        at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+    return 0
 
 
 def _check_png_pixels(data: bytes) -> None:

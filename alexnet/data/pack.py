@@ -70,6 +70,8 @@ def pack(
     say = say or (lambda line: None)
     if not 0 <= allow_rejects <= 1:
         raise UsageError(f"the share of refused pictures is {allow_rejects}; it must lie between 0 and 1, such as 0.05")
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: give 0 or more")
     recipe = _recipe(source, size_px, encoding)
     job = None if listing is None else unfinished.job_sha256(source, listing, recipe, seed, shard_rows)
     out = Path(out)
@@ -122,7 +124,9 @@ def ensure_pack(
     for cache in caches:
         if is_pack(cache):
             return _reopen(cache, data, listing, wanted, say)
-    cache = next(folder for folder in caches if _is_writable(folder))
+    cache = next((folder for folder in caches if _is_writable(folder)), None)
+    if cache is None:
+        raise MachineError(f"no place for the pack of {data}: neither {' nor '.join(map(str, caches))} can be written")
     say(f"packing {data} into {cache} (once; later runs use it)")
     source = open_source(data, val_fraction, seed)
     extra = {"source_listing_sha256": listing, "wanted": wanted}
@@ -145,7 +149,9 @@ def ensure_pack(
 def _reopen(cache: Path, data: str | Path, listing: str, wanted: dict, say: Say) -> Pack:
     opened = open_pack(cache)
     again = f"delete {cache} to pack again, or pack to a folder of your own with `alexnet pack {data} OUT`"
-    if opened.meta.get("source_listing_sha256") != listing:
+    if "source_listing_sha256" not in opened.meta:
+        raise DataError(f"{cache} does not say what it was packed from; train with it by its own name, or\n{again}")
+    if opened.meta["source_listing_sha256"] != listing:
         raise DataError(f"{data} has changed since it was packed into {cache};\n{again}")
     was = {**(opened.meta.get("wanted") or {}), "size_px": opened.size_px, "encoding": opened.encoding}
     differing = [
@@ -200,7 +206,7 @@ def _no_progress(done: int, total: int) -> None: ...
 
 
 def _recipe(source: Source, size_px: int | None, encoding: str | None) -> Recipe:
-    size = size_px or source.size_px or DEFAULT_SIZE_PX
+    size = (source.size_px or DEFAULT_SIZE_PX) if size_px is None else size_px
     if not 1 <= size <= 4096:
         raise UsageError(f"the square size is {size} pixels; it must lie between 1 and 4096 (256 is usual)")
     if encoding not in (None, "jpeg", "raw"):

@@ -12,14 +12,15 @@ by side in memory and vectorise: columns are turned into rows before, and back a
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from alexnet.kernels.compiled import exact
 
 BITS = 22  # a weight of 1 is 2^22: sums of 255 times the weights stay below 2^31
 RADIUS = 2.0  # of the cubic, in output pixels when shrinking
 BLOCK = 32  # rows turned at a time, so that what is read stays in cache
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@exact
 def resized_square(image_hwc, top, left, side, size_px):
     """The square of `side` pixels at (top, left), at `size_px`; pixels beside it take part where the filter reaches."""
     height, width = image_hwc.shape[:2]
@@ -32,7 +33,7 @@ def resized_square(image_hwc, top, left, side, size_px):
     return _blended(rows, first_y - first_y[0], weights_y).reshape(size_px, size_px, 3)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@exact
 def _weights(length, start, side, size):
     """For each of `size` output pixels the first input pixel that counts, int64, and int32 weights (size, taps).
 
@@ -58,7 +59,7 @@ def _weights(length, start, side, size):
     return first, end, weights
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@exact
 def _cubic(x):
     x = abs(x)
     if x < 1.0:
@@ -68,7 +69,7 @@ def _cubic(x):
     return 0.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@exact
 def _turned(image_hwc, top, left, height, width):
     """The part (height, width) at (top, left) of uint8 (h, w, 3) as (width, height, 3). Unsigned places are faster."""
     stride, three = np.uintp(3 * image_hwc.shape[1]), np.uintp(3)
@@ -89,7 +90,7 @@ def _turned(image_hwc, top, left, height, width):
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@exact
 def _blended(rows, first, weights):
     """Row i is the sum of weights[i, t] * rows[first[i] + t]: uint8 (n, width) -> uint8 (size, width)."""
     size, taps = weights.shape
@@ -106,13 +107,13 @@ def _blended(rows, first, weights):
     return out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@exact
 def _add_row(total, row, weight):
     for i in range(np.uintp(len(total))):
         total[i] = np.int32(total[i] + np.int32(weight * np.int32(row[i])))
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@exact
 def _to_bytes(total, out):
     for i in range(np.uintp(len(total))):
         out[i] = min(max(total[i] >> BITS, 0), 255)

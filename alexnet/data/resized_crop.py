@@ -8,7 +8,8 @@ with weights of 1/256, in whole numbers, so that the CPU and a GPU make the same
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from alexnet.kernels.compiled import exact
 
 WIDEST = 4 / 3  # width over height, or height over width
 
@@ -25,7 +26,7 @@ def boxes(size_px: int, least_share: float, uniforms_4n: np.ndarray) -> tuple[np
     return tops, lefts, heights, widths
 
 
-@njit(cache=True, nogil=True)
+@exact
 def resize_loop(squares, tops, lefts, heights, widths, out, begin):
     """uint8 (N, S, S, 3), boxes begin ... begin + N of a batch, to uint8 (N, crop, crop, 3): rows are blended first,
     then the numbers of the blended row.
@@ -46,21 +47,21 @@ def resize_loop(squares, tops, lefts, heights, widths, out, begin):
             _blend_numbers(blended, near, far, weights, out[n, y].reshape(3 * crop))
 
 
-@njit(cache=True, nogil=True, inline="always")
+@exact
 def neighbour(i, side, crop):
     """The source pixel at or before the centre of output pixel i, and what its follower weighs, in 256ths."""
     place = max(0, (2 * i + 1) * side - crop)
     return place // (2 * crop), (place % (2 * crop) * 256 + crop) // (2 * crop)
 
 
-@njit(cache=True, nogil=True)
+@exact
 def _blend_rows(upper, lower, weight, out):
     rest = np.uint16(256) - weight
     for i in range(np.uintp(len(upper))):
         out[i] = np.uint16(upper[i] * rest) + np.uint16(lower[i] * weight)
 
 
-@njit(cache=True, nogil=True)
+@exact
 def _blend_numbers(row, near, far, weights, out):
     for i in range(np.uintp(len(out))):
         weight = np.uint32(weights[i])

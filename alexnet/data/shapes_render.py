@@ -11,8 +11,9 @@ order, without fastmath (which may reorder, and fuse multiply-adds) or libm. Thr
 
 import math
 
-import numba
 import numpy as np
+
+from alexnet.kernels.compiled import exact
 
 EVERYWHERE, ROUND, POLYGON, HEART = range(4)  # outlines
 PLAIN, STRIPES, CHECKS, DOTS, GRADIENT, NOISE, SPECKLE = range(7)  # textures
@@ -52,13 +53,10 @@ LIGHT = np.dtype(
     ]
 )
 
-_compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
-
-
 _LATTICE = np.random.Generator(np.random.Philox(key=2012)).random((64, 64))  # smooth noise; repeats
 
 
-@_compiled
+@exact
 def _hash64(x, y, salt):
     """Sixty-four random-looking bits from three integers."""
     h = np.uint64(x) * np.uint64(0x9E3779B97F4A7C15) ^ np.uint64(y) * np.uint64(0xC2B2AE3D27D4EB4F) ^ np.uint64(salt)
@@ -67,7 +65,7 @@ def _hash64(x, y, salt):
     return h ^ (h >> np.uint64(32))
 
 
-@_compiled
+@exact
 def _value_noise(x, y):
     """Smooth noise in [0, 1): values on the integer lattice, smoothstep between them."""
     i, j = math.floor(x), math.floor(y)
@@ -80,19 +78,19 @@ def _value_noise(x, y):
     return top + fy * (bottom - top)
 
 
-@_compiled
+@exact
 def _wave(x):
     """Period 1, between -1 and 1, from parabolas: looks like a sine, costs no libm."""
     t = 2.0 * (x - math.floor(x)) - 1.0
     return 4.0 * t * (1.0 - abs(t))
 
 
-@_compiled
+@exact
 def _clip01(x):
     return 0.0 if x < 0.0 else (1.0 if x > 1.0 else x)
 
 
-@_compiled
+@exact
 def _texture(kind, sharpness, u, v):
     """Share of the second colour at a point (u, v) counted in waves."""
     if kind == STRIPES:
@@ -111,7 +109,7 @@ def _texture(kind, sharpness, u, v):
     return 0.0
 
 
-@_compiled
+@exact
 def _polygon_distance(corners, n, x, y):
     """Signed distance to a closed polygon, negative inside: nearest edge, sign by crossings."""
     nearest, inside, k = 1e30, False, n - 1
@@ -127,7 +125,7 @@ def _polygon_distance(corners, n, x, y):
     return -math.sqrt(nearest) if inside else math.sqrt(nearest)
 
 
-@_compiled
+@exact
 def _heart_distance(x, y):
     """Signed distance to a heart with its point down: two arcs over a square that stands on its corner."""
     x, y = 0.6 * abs(x), 0.55 - 0.6 * y
@@ -138,7 +136,7 @@ def _heart_distance(x, y):
     return math.sqrt(nearest) / (0.6 if x > y else -0.6)
 
 
-@_compiled
+@exact
 def _distance(layer, x, y):
     if layer.outline == ROUND:
         rim = math.sqrt(x * x + y * y) - 0.9
@@ -151,7 +149,7 @@ def _distance(layer, x, y):
     return -1e30
 
 
-@_compiled
+@exact
 def _paint(canvas, layer):
     """Lay one layer over canvas (S, S, 3), inside its reach only.
 
@@ -203,7 +201,7 @@ def _paint(canvas, layer):
                     row[k, 2] += cover * (b + share * db - row[k, 2])
 
 
-@_compiled
+@exact
 def _expose(canvas, light, out):
     """canvas (S, S, 3) in [0, 1] under the light -> out, uint8."""
     size = canvas.shape[0]
@@ -226,7 +224,7 @@ def _expose(canvas, light, out):
                 out[i, j, c] = np.uint8(min(max(value, 0.0), 255.0))
 
 
-@_compiled
+@exact
 def paint(layers, lights, size_px):
     """layers (n,) of LAYER, back to front, and lights (1,) of LIGHT -> the picture (size_px, size_px, 3) uint8."""
     canvas = np.zeros((size_px, size_px, 3), np.float32)

@@ -19,7 +19,7 @@ from typing import Literal
 
 from alexnet.data import cifar, ilsvrc, image, parquet, webdataset
 from alexnet.data.items import TRAIN_NAMES, VAL_NAMES, Item, Source
-from alexnet.data.tree import Tree, open_tree
+from alexnet.data.tree import Tree, open_tree, readable
 from alexnet.errors import DataError, UsageError
 
 __all__ = ["Item", "Source", "open_source"]
@@ -158,6 +158,9 @@ def _class_files(
         if name.startswith(start) and name.count("/") > depth:
             by_class[name[len(start) :].split("/", 1)[0]].append(name)
     where = f"{given}/{root}" if root else given
+    odd = next((readable(name) for name in by_class if readable(name) != name), None)
+    if odd:
+        raise DataError(f"the name of the class folder {odd} in {where} is not UTF-8; rename it")
     if not any(by_class.values()) and not may_be_empty:
         raise DataError(f"{where} has no pictures in class folders; {LAYOUT_HELP}")
     empty = [name for name, files in by_class.items() if not files]

@@ -8,7 +8,8 @@ the scale is the square root of each eigenvalue, in grey levels.
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from alexnet.kernels.compiled import exact
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class ColourSums:
         )
 
 
-@njit(cache=True, nogil=True)
+@exact
 def _add_image(image_hwc, pixels_hwc, products):
     """`pixels_hwc += image_hwc; rgb = image_hwc.reshape(-1, 3); products += rgb.T @ rgb`, in whole numbers."""
     values, sums = image_hwc.reshape(-1), pixels_hwc.reshape(-1)

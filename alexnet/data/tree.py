@@ -27,6 +27,7 @@ from alexnet.errors import DataError, MachineError
 OPENERS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open, b"BZh": bz2.open}
 MAX_EXPANSION = 200  # a compressed archive that grows more than this is an attack, not pictures
 SPOOL_CHUNK_NBYTES = 4 << 20
+RUN_RECORD = "run.json"  # in a folder that a training made
 MAX_HEADER_NBYTES = 1 << 20  # what tar keeps beside a member (a long name, say) is never longer
 
 
@@ -58,10 +59,13 @@ def open_tree(path: Path) -> Tree:
 
 
 def listing_sha256(path: Path) -> str:
-    """A hash that changes when files below `path` are added, removed, resized or rewritten (names, sizes, times)."""
+    """A hash that changes when files below `path` are added, removed, resized or rewritten (names, sizes, times), but
+    for those that no packing looks at.
+    """
     digest = hashlib.sha256()
     if path.is_dir():
-        lines = [f"{name}\t{s.st_size}\t{s.st_mtime_ns}" for name, s in _walk(path) if stat.S_ISREG(s.st_mode)]
+        files = [(name, s) for name, s in _walk(path) if stat.S_ISREG(s.st_mode) and not is_hidden(name)]
+        lines = [f"{name}\t{s.st_size}\t{s.st_mtime_ns}" for name, s in files]
     else:
         status = path.stat()
         lines = [f"{path.name}\t{status.st_size}\t{status.st_mtime_ns}"]
@@ -78,11 +82,16 @@ def is_hidden(name: str) -> bool:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """(relative path, status) of everything below `root`; links are followed, but never in a circle."""
+    """(relative path, status) of everything below `root` but what is in run folders; links are followed, but never in
+    a circle.
+    """
 
     def visit(folder: str, prefix: str, above: frozenset[str]) -> Iterator[tuple[str, os.stat_result]]:
         with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda e: e.name):
+            found = sorted(entries, key=lambda e: e.name)
+            if any(entry.name == RUN_RECORD for entry in found):
+                return
+            for entry in found:
                 name = prefix + entry.name
                 try:
                     status = entry.stat()
@@ -225,7 +234,14 @@ def index_tar(window: Window) -> tuple[dict[str, tuple[int, int]], Tree]:
 
 def _is_safe(name: str) -> bool:
     parts = name.split("/")
-    return not name.startswith("/") and not any(part in ("", ".", "..") for part in parts) and name.isprintable()
+    return (
+        not name.startswith("/") and not any(part in ("", ".", "..") for part in parts) and readable(name).isprintable()
+    )
+
+
+def readable(name: str) -> str:
+    """A name of a file with a mark in place of what is not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _parents(name: str) -> list[str]:

@@ -40,8 +40,13 @@ def wide_vectors() -> bool:
 
 
 def njit(function):
-    """numba.njit, cached on disk where the machine has a place to write it."""
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+    """numba.njit of sums and products, which it may join into one operation."""
+    return exact(function, fastmath={"contract", "nsz"})
+
+
+def exact(function, **options):
+    """numba.njit, every operation as it is written; cached on disk where the machine has a place to write it."""
+    options |= {"nogil": True, "error_model": "numpy"}
     try:
         return numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "no locator available": neither the package's folder nor a user cache can be written

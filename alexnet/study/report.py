@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from alexnet.study.measure import logged
 from alexnet.study.words import METRICS, Claim, Finding, Scale
 
 Rows = dict[tuple[str, int], dict]
+NEAR_CHANCE = 0.02  # an error this near to that of guessing
 HEAD = ("compared (a - b)", "measured", "paper", "2012 log", "a", "b", "ours", "95 % interval", "seeds", "verdict")
 COLOURS, INK = ("#2a5d9f", "#d9762b", "#4d8b31", "#7b4ba0", "#777777"), "#222222"
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:72rem;margin:2rem auto;padding:0 1rem}
@@ -56,8 +58,20 @@ def finding(chapter: Chapter, one: Finding) -> dict:
         record |= {f"{name}_mean": mean, f"{name}_std": deviation}
         record[f"{name}_bound"] = any(one.metric in of[getattr(one, name)][s]["censored"] for s in seeds)
     record["difference"] = seen.value if seen else None
-    record["interval"] = [seen.low, seen.high] if seen and seen.n > 1 else None
-    return record | {"verdict": statistics.verdict(seen, kind, one.claimed, stated)}
+    if seen and record["worse_bound"]:  # the worse arm never arrived: the difference is at least this
+        seen = replace(seen, high=math.inf)
+    record["interval"] = [seen.low, None if math.isinf(seen.high) else seen.high] if seen and seen.n > 1 else None
+    record["verdict"] = statistics.verdict(seen, kind, one.claimed, stated)
+    if seen and one.claimed and (chance := _chance(one.metric, chapter.scale)):
+        at_chance = max(record["worse_mean"], record["better_mean"]) > chance - NEAR_CHANCE
+        record["verdict"] = statistics.IDLE if at_chance else record["verdict"]
+    return record
+
+
+def _chance(metric: str, scale: Scale) -> float | None:
+    """The error of guessing, as far as there is one."""
+    guesses = {"top1_error": 1, "train_error": 1, "top5_error": 5}.get(metric)
+    return guesses and 1 - guesses / (scale.classes or scale.of_classes)
 
 
 def findings(chapter: Chapter) -> list[dict]:
@@ -88,7 +102,10 @@ def cells(record: dict) -> tuple[str, ...]:
     printed = number(record["paper"], kind) if record["paper"] is not None or record["log"] is not None else said
     compared = f"{record['worse']} {'/' if kind == 'ratio' else '-'} {record['better']}"
     bound = "≥ " if record["worse_bound"] and not record["better_bound"] else ""
-    interval = " ... ".join(number(x, kind) for x in record["interval"]) if record["interval"] else "-"
+    low, high = record["interval"] or (None, None)
+    interval = (
+        "-" if low is None else f"{number(low, kind)} ... {number(high, kind) if high is not None else ''}".strip()
+    )
     ours = (bound + number(record["difference"], kind), interval, str(record["seeds"]), record["verdict"])
     return compared, METRICS[metric].title, printed, number(record["log"], kind), *arms, *ours
 
@@ -134,7 +151,8 @@ def rule() -> str:
         "a is the arm that is claimed to be worse, b the better one; both are trained from the same seeds, and the "
         "interval is that of their difference (95 %, Student, paired by seed). Agrees: the whole interval has the "
         "claimed sign, and reaches half of what is printed; in sign: it ends below that. Disagrees: it does not have "
-        "the sign and ends below that. ≥: a run ended first."
+        "the sign and ends below that. ≥: a run ended first. An arm whose errors are within two per cent of guessing "
+        "learnt nothing, and says nothing of a difference."
     )
 
 

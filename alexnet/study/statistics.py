@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 AGREES, SMALLER, DISAGREES = "agrees", "agrees in sign", "disagrees"
-UNDECIDED, NO_CLAIM = "too few seeds to tell", "nothing claimed"
+UNDECIDED, NO_CLAIM, IDLE = "too few seeds to tell", "nothing claimed", "an arm learnt nothing"
 Z_95 = 1.959963984540054  # of the normal distribution
 
 
