@@ -3,7 +3,7 @@
 The words are those of `study/words.py`; `study/run.py` runs arms x seeds. Numbers: the paper (section given) and the
 log at the end of the 2012 parameter files (docs/paper.md, section 8), as fractions.
 
-quick       minutes on two cores: a narrow four-layer net with the 2012 net's parts, 24 of 32 px, ten shapes
+quick       minutes on two cores: a narrow small net with the 2012 net's parts, 24 of 32 px, ten shapes
 cifar       the four-layer nets as they were, on CIFAR-10
 imagenette  the 2012 net on 112 of 128 px;   ilsvrc   the 2012 net as it was, 224 of 256 px
 """

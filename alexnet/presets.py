@@ -101,7 +101,7 @@ def one_tower(classes: int = 1000) -> Spec:
 
 
 def caffe(classes: int = 1000) -> Spec:
-    """Caffe's bvlc_alexnet: 227 px crops, k=1, LRN over all maps, biases 0.1, step schedule."""
+    """Caffe's bvlc_alexnet: 227 px crops, k=1, LRN over all maps, biases 0.1, step schedule, batches of 256."""
     conv = [
         ConvSpec(96, 11, stride=4, then=("act", "lrn", "pool")),
         ConvSpec(256, 5, padding_px=2, then=("act", "lrn", "pool"), bias=0.1),
@@ -119,11 +119,11 @@ def caffe(classes: int = 1000) -> Spec:
         lrn=LrnSpec(k=1, span="all"),
         dropout_inverted=True,
     )
-    # rate / 10 every 100,000 of 450,000 iterations
-    weights = ScheduleSpec("steps", steps=tuple(f"{p}%:{0.01 / 10**i:g}" for i, p in enumerate((22.2, 44.4, 66.7), 1)))
-    biases = ScheduleSpec("steps", steps=tuple(f"{p}%:{0.02 / 10**i:g}" for i, p in enumerate((22.2, 44.4, 66.7), 1)))
+    falls = tuple(enumerate((22.2, 44.4, 66.7, 88.9), 1))  # rate / 10 every 100,000 of 450,000 iterations
+    weights = ScheduleSpec("steps", steps=tuple(f"{p}%:{0.01 / 10**i:g}" for i, p in falls))
+    biases = ScheduleSpec("steps", steps=tuple(f"{p}%:{0.02 / 10**i:g}" for i, p in falls))
     data = replace(PER_PICTURE, relight="none")
-    return Spec("caffe", net, data, SgdSpec(schedule=weights, bias_schedule=biases))
+    return Spec("caffe", net, data, SgdSpec(schedule=weights, bias_schedule=biases), RunSpec(batch=256))
 
 
 def owt2014(classes: int = 1000) -> Spec:
@@ -188,8 +188,8 @@ def modern(classes: int = 1000) -> Spec:
 
 
 def cifar_quick(classes: int = 10) -> Spec:
-    """The four-layer net of figure 1's kind (cuda-convnet's "26 % in 80 seconds" file): three convolutions, one
-    dense.
+    """The small net of figure 1's kind (cuda-convnet's "26 % in 80 seconds" file): three convolutions and, before the
+    output, a dense layer of 64.
     """
     net = NetSpec(
         conv1=ConvSpec(32, 5, padding_px=2, then=("act", "pool"), sigma=0.0001),

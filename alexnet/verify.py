@@ -81,7 +81,9 @@ def data_of(run: Path, predictor: Predictor, data: str | None, progress) -> Pack
         return ensure_pack(data, progress=progress("packing"), say=say)
     record = run / "run.json"
     if not record.exists():
-        raise UsageError(f"{run} does not say which data it was trained on; name it after the run, as DATA")
+        raise UsageError(
+            f"{run} does not say which data it was trained on; name it after the run (verify: --data DATA)"
+        )
     known = json.loads(record.read_text())["data"]
     gone = "uri" in known and not is_pack(known["path"])  # from the cache, or on another machine
     pack = ensure_pack(known["uri"], say=say) if gone else open_pack(known["path"])

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,73 @@ def test_a_run_on_data_of_other_classes_is_refused(run, tmp_path):
 def test_a_wrong_number_of_views_is_refused(run, pictures, verb):
     files = [next(pictures.rglob("*.png"))] if verb == "predict" else []
     assert "views" in refused(verb, run, *files, "--views", 5, status=2)
+
+
+def test_a_setting_that_was_refused_does_not_keep_the_folder(tiny_pack, tmp_path):
+    run = tmp_path / "run"
+    refused("train", tiny_pack.path, "--run", run, "--epochs", 0, *TINY, status=2)
+    alexnet("train", tiny_pack.path, "--run", run, "--epochs", 1, *TINY)
+    assert "other settings" in refused("train", tiny_pack.path, "--run", run, "--epochs", 2, *TINY, status=2)
+
+
+def test_the_time_of_batches_that_are_not_full(tiny_pack, tmp_path):
+    begun = time.monotonic()
+    done = alexnet("train", tiny_pack.path, "--run", tmp_path / "run", "--epochs", 40, "--batch", 1000, *TINY, "--json")
+    assert json.loads(done.stdout)["time_s"] < time.monotonic() - begun
+
+
+def test_a_setting_that_changes_nothing_is_told(tiny_pack, tmp_path):
+    said = alexnet(
+        "train", tiny_pack.path, "--run", tmp_path / "r", "--steps", 1, *TINY, "--set", "net.lrn=none"
+    ).stderr
+    assert "--set net.lrn=none changes nothing" in said
+    assert said.count("changes nothing") == 1
+
+
+def test_a_last_batch_of_one_picture_is_trained_with_batch_norm(tiny_pack, tmp_path):
+    small = ("--set", "net.crop_px=16", "--set", "net.conv1.stride=1", "--set", "net.pool.ceil=true")
+    narrow = [part for n in (6, 7) for part in ("--set", f"net.fc{n}.outputs=8")]
+    options = (
+        "--preset",
+        "modern",
+        "--run",
+        tmp_path / "r",
+        "--epochs",
+        1,
+        *small,
+        "--set",
+        "net.pool.size_px=2",
+        *narrow,
+    )
+    alexnet("train", tiny_pack.path, "--batch", 65, *options)
+    assert "--batch 2 or more" in refused("train", tiny_pack.path, "--batch", 1, *options, "--seed", 1, status=2)
+
+
+def test_views_of_one_place_are_told(run):
+    assert "one place and its mirror" in alexnet("evaluate", run, "--views", 10).stderr
+
+
+def test_output_that_is_closed_or_of_few_letters(run, pictures, tmp_path):
+    shutil.copy(next(pictures.rglob("*.png")), tmp_path / "ä.png")
+    command = f"{sys.executable} -m alexnet predict {run} ä.png"
+    for shell in (f"{command} >&-", f"PYTHONIOENCODING=ascii {command}"):
+        done = subprocess.run(shell, shell=True, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
+def test_stimuli_in_a_folder_without_classes(run, pictures, tmp_path):
+    for i, file in enumerate(sorted(pictures.rglob("*.png"))[:3]):
+        shutil.copy(file, tmp_path / f"{i}.png")
+    alexnet("features", run, tmp_path, "--layer", "conv1", "--out", tmp_path / "f.npy")
+    assert [line.split(",")[0] for line in (tmp_path / "f.npy.keys.csv").read_text().splitlines()[1:]] == [
+        str(tmp_path / f"{i}.png") for i in range(3)
+    ]
+
+
+def test_evaluate_of_nothing():
+    assert "name a run" in refused("evaluate", status=2)
+
+
+def test_numbers_beyond_any_size(tiny_pack):
+    assert "whole number" in refused("train", tiny_pack.path, "--set", f"net.crop_px={10**20}", status=2)
+    assert "out of its range" in refused("train", tiny_pack.path, "--set", "net.crop_px=5000", status=2)

@@ -6,6 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
+import simplejpeg
 from PIL import Image
 
 from alexnet.data import image
@@ -210,3 +211,32 @@ def test_encode_jpeg_is_deterministic_and_close():
     assert np.abs(image.decode_jpeg(data).astype(int) - picture).mean() < 1.5
     with pytest.raises(DataError, match="damaged"):
         image.decode_jpeg(data[:-100])
+
+
+def jpeg_of(pixels: np.ndarray) -> bytes:
+    return saved(Image.fromarray(pixels), "JPEG", quality=90)
+
+
+@pytest.mark.parametrize("place", ["segments", "end"])
+def test_bytes_that_harm_no_pixel_are_taken(place):
+    sound = jpeg_of(smooth(40, 60))
+    at, what = (sound.index(b"\xff\xdb"), b"\x01\x02\x03") if place == "segments" else (len(sound) - 2, bytes(8))
+    np.testing.assert_array_equal(image.decode(sound[:at] + what + sound[at:]), image.decode(sound))
+
+
+def test_damage_among_the_pixels_is_refused_where_the_decoder_notices():
+    sound, noticed = jpeg_of(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)), 0
+    start = sound.index(b"\xff\xda") + 14
+    for seed in range(60):
+        draw, damaged = np.random.default_rng(seed), bytearray(sound)
+        damaged[draw.integers(start, len(sound) - 2)] ^= 1 << draw.integers(8)
+        complaint = ""
+        try:
+            simplejpeg.decode_jpeg(bytes(damaged), strict=True)
+        except ValueError as error:
+            complaint = str(error)
+        if "extraneous bytes" in complaint:
+            noticed += 1
+            with pytest.raises(DataError, match="damaged JPEG"):
+                image.decode(bytes(damaged))
+    assert noticed > 3

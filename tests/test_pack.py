@@ -13,10 +13,9 @@ import pytest
 from PIL import Image
 
 from alexnet.data import image
-from alexnet.data import pack as packing
-from alexnet.data.pack import ensure_pack, is_pack, open_pack, pack, verify_pack
+from alexnet.data.pack import is_pack, open_pack, pack, verify_pack
 from alexnet.data.packfile import checksum
-from alexnet.data.sources import Item, Source, open_source
+from alexnet.data.sources import Item, Source
 from alexnet.errors import DataError, UsageError
 
 SIZES = [(40, 50), (90, 70), (64, 64), (33, 120)]
@@ -312,73 +311,6 @@ def test_verify_sees_renamed_classes(packed):
     file.write_text(signed(json.loads(file.read_text().replace('"ant"', '"gnu"'))))
     with pytest.raises(DataError, match="fingerprint"):
         verify_pack(packed)
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
-    for i in range(12):
-        path = tmp_path / "pets" / ["cat", "dog"][i % 2] / f"{i}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(png(noise(i, 70, 90)))
-    return tmp_path / "pets"
-
-
-def test_ensure_pack_packs_once(folder):
-    said = []
-    first = ensure_pack(folder, say=said.append)
-    assert first.path == folder.with_name("pets.pack")
-    assert "packing" in said[0]
-    assert ensure_pack(folder, say=said.append).fingerprint == first.fingerprint
-    assert "packed earlier" in said[-1]
-    assert ensure_pack(first.path).fingerprint == first.fingerprint
-
-
-def test_ensure_pack_notices_a_changed_source(folder):
-    ensure_pack(folder)
-    (folder / "cat" / "new.png").write_bytes(png(noise(99, 70, 90)))
-    with pytest.raises(DataError, match=r"has changed since(.|\n)*delete .*pets\.pack"):
-        ensure_pack(folder)
-
-
-def test_ensure_pack_notices_other_settings(folder):
-    ensure_pack(folder, size_px=64)
-    ensure_pack(folder)
-    with pytest.raises(DataError, match="size_px 96"):
-        ensure_pack(folder, size_px=96)
-
-
-def test_ensure_pack_falls_back_to_the_users_cache(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "_is_writable", lambda place: place.is_relative_to(tmp_path / "caches"))
-    assert ensure_pack(folder).path.is_relative_to(tmp_path / "caches" / "alexnet")
-    assert len(list((tmp_path / "caches/alexnet").iterdir())) == 1
-    assert ensure_pack(folder).splits["train"].labels.size == 10
-
-
-def test_ensure_pack_of_nothing_is_the_built_in_set(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("alexnet.data.sources.SHAPES_COUNTS", {"train": 20, "val": 10})
-    built_in = ensure_pack(None, size_px=64)
-    assert built_in.path.parent == tmp_path / "alexnet"
-    assert built_in.path.name.startswith("shapes-")
-    assert ensure_pack("shapes", size_px=64).fingerprint == built_in.fingerprint
-
-
-def test_ensure_pack_of_a_missing_folder(tmp_path):
-    with pytest.raises(DataError, match="does not exist"):
-        ensure_pack(tmp_path / "nowhere")
-
-
-def test_folder_and_archive_give_the_same_pack(folder, tmp_path):
-    import tarfile
-
-    with tarfile.open(tmp_path / "pets.tar", "w") as tar:
-        tar.add(folder, "pets")
-    prints = [
-        pack(open_source(src), tmp_path / f"{i}.p")["fingerprint"]
-        for i, src in enumerate((folder, tmp_path / "pets.tar"))
-    ]
-    assert prints[0] == prints[1]
 
 
 def test_two_at_once_are_kept_apart(tmp_path):

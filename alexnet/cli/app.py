@@ -14,7 +14,7 @@ from alexnet.log import duration
 
 VERBS = tyro.extras.SubcommandApp()
 Settings = Annotated[UseAppendAction[tuple[str, ...]], arg(name="set", metavar="PART.FIELD=VALUE")]
-Json = Annotated[bool, arg(help="One JSON object on standard output, nothing else.")]
+Json = Annotated[bool, arg(help="One JSON value on standard output, nothing else.")]
 
 
 def emit(record, as_json: bool, table: str) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet import tables
 from alexnet.cli.app import VERBS, Json, emit
@@ -15,7 +15,7 @@ from alexnet.cli.app import VERBS, Json, emit
 @VERBS.command
 def bench(
     what: Positional[Literal["train", "conv", "lrn", "loader", "predict", "doctor", "gpu", "all"]],
-    data: Positional[str | None] = None,
+    data: Positional[Annotated[str | None, arg(metavar="[DATA]")]] = None,
     /,
     toy: bool = False,
     out: Path | None = None,

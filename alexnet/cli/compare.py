@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet import tables
 from alexnet.cli.app import VERBS, Json, emit, progress
@@ -12,7 +12,7 @@ from alexnet.cli.app import VERBS, Json, emit, progress
 
 @VERBS.command
 def compare(
-    sources: Positional[tuple[str, ...]],
+    sources: Positional[Annotated[tuple[str, ...], arg(metavar="SOURCE [SOURCE ...]")]],
     /,
     layer: tuple[str, ...] = (),
     tower: tuple[Literal["a", "b"], ...] = (),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet import tables
 from alexnet.cli.app import VERBS, Json, emit
@@ -14,8 +14,8 @@ from alexnet.log import say
 
 @VERBS.command
 def convert(
-    source: Positional[Path],
-    target: Positional[Path],
+    source: Positional[Annotated[Path, arg(metavar="SOURCE")]],
+    target: Positional[Annotated[Path, arg(metavar="TARGET")]],
     /,
     names: Path | None = None,
     mean: Path | None = None,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet import tables
 from alexnet.cli.app import VERBS, Json, emit, progress
@@ -13,7 +13,7 @@ from alexnet.cli.app import VERBS, Json, emit, progress
 
 @VERBS.command
 def evaluate(
-    runs: Positional[tuple[str, ...]],
+    runs: Positional[Annotated[tuple[str, ...], arg(metavar="RUN [RUN ...] [DATA]")]],
     /,
     data: str | None = None,
     views: int = 1,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet.cli.app import VERBS, Json, emit, progress
 from alexnet.log import say
@@ -24,8 +24,8 @@ def _stimuli(data: str | None) -> list[Path]:
 
 @VERBS.command
 def features(
-    run: Positional[str],
-    data: Positional[str | None] = None,
+    run: Positional[Annotated[str, arg(metavar="RUN")]],
+    data: Positional[Annotated[str | None, arg(metavar="[DATA]")]] = None,
     /,
     *,
     out: Path,

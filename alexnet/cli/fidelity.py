@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json as json_module
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet import tables
 from alexnet.cli.app import VERBS, Json, Settings, emit
 
 
 @VERBS.command
-def fidelity(net: Positional[str] = "as_run", /, settings: Settings = (), json: Json = False) -> None:
+def fidelity(
+    net: Positional[Annotated[str, arg(metavar="[NET]")]] = "as_run", /, settings: Settings = (), json: Json = False
+) -> None:
     """What this net does, detail by detail, beside the paper's text and the run behind its numbers.
 
     Args:

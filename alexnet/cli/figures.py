@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet.cli.app import VERBS, Json, emit, progress
 from alexnet.errors import UsageError
@@ -16,7 +16,7 @@ Name = Literal["net", "filters", "curves", "predictions", "neighbours", "confusi
 
 @VERBS.command
 def figures(
-    runs: Positional[tuple[str, ...]],
+    runs: Positional[Annotated[tuple[str, ...], arg(metavar="RUN [RUN ...]")]],
     /,
     data: str | None = None,
     out: Path | None = None,

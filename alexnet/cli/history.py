@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet import tables
 from alexnet.cli.app import VERBS, Json, emit
@@ -14,7 +14,7 @@ from alexnet.cli.app import VERBS, Json, emit
 
 @VERBS.command
 def history(
-    folder: Positional[Path],
+    folder: Positional[Annotated[Path, arg(metavar="FOLDER")]],
     /,
     sort: Literal["name", "definition", "data", "begun", "epochs", "nll", "top1", "top5"] = "name",
     json: Json = False,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet import tables
 from alexnet.cli.app import VERBS, Json, emit
@@ -13,7 +14,7 @@ from alexnet.log import say
 
 @VERBS.command
 def layers(
-    file: Positional[Path],
+    file: Positional[Annotated[Path, arg(metavar="FILE")]],
     /,
     params: Path | None = None,
     classes: int | None = None,

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet.cli.app import VERBS, Json, emit
 
 
 @VERBS.command
 def neighbours(
-    index: Positional[str],
+    index: Positional[Annotated[str, arg(metavar="INDEX")]],
     /,
     *,
     query: tuple[str, ...],

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet.cli.app import VERBS, Json, emit, progress
 from alexnet.errors import UsageError
@@ -14,8 +14,8 @@ from alexnet.log import say
 
 @VERBS.command
 def pack(
-    src: Positional[str],
-    out: Positional[str],
+    src: Positional[Annotated[str, arg(metavar="SRC")]],
+    out: Positional[Annotated[str, arg(metavar="OUT")]],
     /,
     size: int | None = None,
     val_fraction: float | None = None,

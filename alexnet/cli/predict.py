@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet.cli.app import VERBS, Json, emit
 from alexnet.errors import DataError, UsageError
@@ -13,8 +14,8 @@ from alexnet.log import say
 
 @VERBS.command
 def predict(
-    run: Positional[str],
-    files: Positional[tuple[str, ...]],
+    run: Positional[Annotated[str, arg(metavar="RUN")]],
+    files: Positional[Annotated[tuple[str, ...], arg(metavar="FILE [FILE ...]")]],
     /,
     views: int = 10,
     device: str = "auto",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet.cli.app import VERBS, Json, emit, progress
 from alexnet.errors import UsageError
@@ -12,7 +13,7 @@ from alexnet.errors import UsageError
 
 @VERBS.command
 def report(
-    runs: Positional[tuple[Path, ...]],
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]")]],
     /,
     out: Path | None = None,
     data: str | None = None,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from alexnet.cli.app import VERBS, Json, emit
 from alexnet.errors import UsageError
@@ -15,7 +16,7 @@ EXTRA = ("starlette", "uvicorn", "h11", "python_multipart", "multipart")
 
 @VERBS.command
 def serve(
-    runs: Positional[tuple[Path, ...]],
+    runs: Positional[Annotated[tuple[Path, ...], arg(metavar="RUN [RUN ...]")]],
     /,
     host: str = "127.0.0.1",
     port: int = 8000,

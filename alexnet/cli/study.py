@@ -14,7 +14,7 @@ from alexnet.log import duration, say
 
 @VERBS.command
 def study(
-    claims: Positional[tuple[str, ...]] = (),
+    claims: Positional[Annotated[tuple[str, ...], arg(metavar="[CLAIM ...]")]] = (),
     /,
     scale: str = "quick",
     seeds: int | None = None,
@@ -30,7 +30,7 @@ def study(
 
     Args:
         claims: names from --list, or all; none: the list.
-        scale: quick (minutes on two cores), cifar, imagenette or ilsvrc.
+        scale: quick (minutes on two cores), cifar, imagenette, imagenette30 or ilsvrc.
         seeds: of each arm; as many as the claim asks for (3, mostly) if not given.
         data: a pack, or anything `alexnet pack` takes; quick has the built-in set.
         jobs: trainings side by side, sharing the cores.

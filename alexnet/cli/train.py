@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @VERBS.command
 def train(
-    data: Positional[str | None] = None,
+    data: Positional[Annotated[str | None, arg(metavar="[DATA]")]] = None,
     /,
     run: Path | None = None,
     preset: str | None = None,

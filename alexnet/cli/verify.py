@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from tyro.conf import Positional
+from typing import Annotated
+
+from tyro.conf import Positional, arg
 
 from alexnet import tables
 from alexnet.cli.app import VERBS, Json, emit, progress
 
 
 @VERBS.command
-def verify(path: Positional[str], /, data: str | None = None, json: Json = False) -> None:
+def verify(
+    path: Positional[Annotated[str, arg(metavar="PATH")]], /, data: str | None = None, json: Json = False
+) -> None:
     """Is this pack, run or model file intact? A model's accuracy is measured again and must be what it says.
 
     Of a run that is not finished, the checkpoints are read and compared with their hashes.

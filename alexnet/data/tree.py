@@ -82,21 +82,18 @@ def is_hidden(name: str) -> bool:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """(relative path, status) of everything below `root` but what is in run folders; links are followed, but never in
-    a circle.
-    """
+    """(relative path, status) of everything below `root` but runs; links are followed, but never in a circle."""
 
     def visit(folder: str, prefix: str, above: frozenset[str]) -> Iterator[tuple[str, os.stat_result]]:
         with os.scandir(folder) as entries:
-            found = sorted(entries, key=lambda e: e.name)
-            if any(entry.name == RUN_RECORD for entry in found):
-                return
-            for entry in found:
+            for entry in sorted(entries, key=lambda e: e.name):
                 name = prefix + entry.name
                 try:
                     status = entry.stat()
                 except FileNotFoundError:  # a link to nowhere
                     yield name, entry.stat(follow_symlinks=False)
+                    continue
+                if not prefix and stat.S_ISDIR(status.st_mode) and _holds_runs(entry.path):
                     continue
                 yield name, status
                 if stat.S_ISDIR(status.st_mode) and not is_hidden(entry.name):
@@ -105,6 +102,12 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
                         yield from visit(entry.path, f"{name}/", above | {real})
 
     yield from visit(str(root), "", frozenset({os.path.realpath(root)}))
+
+
+def _holds_runs(folder: str) -> bool:
+    """Whether trainings were made in it, as in a `runs` among the pictures."""
+    with os.scandir(folder) as entries:
+        return any(entry.is_dir() and os.path.exists(os.path.join(entry.path, RUN_RECORD)) for entry in entries)
 
 
 def _open_folder(root: Path) -> Tree:

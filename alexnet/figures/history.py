@@ -37,7 +37,7 @@ def curves(history: History, classes: int):
         error.plot(epochs, 100 * values, color=ORANGE, ls=dash, marker=marker, ms=3.5, label=label)
     error.set(title="Error", ylabel="%", ylim=(0, None))
     epochs, values = history.column("rate")
-    rate.plot(epochs, values, color=INK)
+    rate.plot(epochs, values, color=INK, drawstyle="steps-pre")
     rate.set(title="Rate of the weights", xlabel="epoch", ylabel="per step")
     if (values > 0).all() and values.max() > 5 * values.min():
         rate.set_yscale("log")

@@ -12,6 +12,7 @@ from alexnet.spec import ConvSpec, DenseSpec, NetSpec
 FACE, TOP, SIDE, ACROSS = "#dfe7f0", "#f1f5f9", "#b9c7d8", "#d9762b"
 NEURONS = {"relu": "ReLU", "tanh": "tanh", "logistic": "logistic"}
 GAP, TOWER, OBLIQUE = 0.75, 3.1, 0.4  # between blocks, from tower to tower, of a block's depth that is seen
+LETTER = 0.08  # of the words under a block
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Stage:
     @property
     def width(self) -> float:
         return 0.26 if self.px is None else 0.2 + (self.maps / 300) ** 0.5
+
+    @property
+    def room(self) -> float:
+        """From its left edge to the next one's: words do not run into each other."""
+        return max(self.width + GAP, LETTER * max(map(len, (*self.words, self.size))))
 
     def height(self, crop_px: int) -> float:
         return 0.5 + (self.maps / 2000) ** 0.5 if self.px is None else 0.25 + 2 * (self.px / crop_px) ** 0.7
@@ -88,7 +94,7 @@ def net(spec: NetSpec, name: str = ""):
     """
     rows = layer_sizes(spec)
     found = stages(spec, rows)
-    right = sum(stage.width + GAP for stage in found) + OBLIQUE
+    right = sum(stage.room for stage in found) + OBLIQUE
     floor = -TOWER * (spec.towers - 1) / 2 - 1.45
     top = max(TOWER * (stage.towers - 1) / 2 + stage.reach(spec.crop_px) for stage in found) + 0.1
     figure = figure_of(0.72 * right, 0.72 * (top - floor + 1.2))
@@ -104,7 +110,7 @@ def net(spec: NetSpec, name: str = ""):
             _block(axes, x, y, stage, spec.crop_px)
         _say(axes, x + stage.width / 2, floor, stage)
         before, before_right = stage, [(x + stage.width, y) for y in middles]
-        x += stage.width + GAP
+        x += stage.room
     weights, macs = sum(row.parameters for row in rows), sum(row.macs for row in rows)
     towers = f"{spec.towers} towers, " if spec.towers > 1 else ""
     axes.set_title(

@@ -9,6 +9,7 @@ import base64
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,10 +82,14 @@ def key_figures(history: History) -> list[tuple[str, str, str]]:
 
 def legend(name: str, lines: Sequence[Line], unit: str = "") -> list[dict]:
     return [
-        {"sample": _safe(sample(line.style, line.marks)), "label": line.label, "last": f"{line.y[-1]:.3g}{unit}"}
+        {"sample": _safe(sample(line.style, line.marks)), "label": line.label, "last": _short(line.y[-1]) + unit}
         for line in lines
         if len(line.x) and not line.faint
     ]
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def curves(history: History, spec: Spec) -> list[dict]:
@@ -100,7 +105,7 @@ def curves(history: History, spec: Spec) -> list[dict]:
     parts = [
         _chart("Loss", "nats", loss, level=guess, note=f"dotted: guessing, {guess:.2f}", width=WIDE, x_end=end),
         _chart("Error", "%", error, width=WIDE, x_end=end),
-        _chart("Rate of the weights", "", [_line(history, "rate")], log=True, **narrow),
+        _chart("Rate of the weights", "", [_steps(_line(history, "rate"))], log=True, **narrow),
         _chart("Speed", "images/s", [_line(history, "images_per_s")], **narrow),
         _chart("Waiting for pictures", "% of the time", [_line(history, "data_wait", 100)], ceiling=1, **narrow),
     ]
@@ -125,6 +130,11 @@ def _epochs(history: History, spec: Spec) -> float | None:
 def _line(history: History, name: str, scale: float = 1, label: str = "", style: int = 0) -> Line:
     x, y = history.column(name)
     return Line(label, x, scale * y, style)
+
+
+def _steps(line: Line) -> Line:
+    """A value that held from the one before it on."""
+    return replace(line, x=np.repeat(line.x, 2)[:-1], y=np.repeat(line.y, 2)[1:])
 
 
 def _with_mean(history: History, name: str, scale: float) -> list[Line]:
@@ -156,13 +166,13 @@ def curves_together(names: Sequence[str], histories: Sequence[History]) -> list[
         for style, (name, history) in enumerate(zip(names, histories, strict=True)):
             x, y = history.column(column)
             y = smoothed(y, len(y) // 25) if smooth and len(y) >= 50 else y
-            found.append(Line(name, x, scale * y, style, marks))
+            found.append(Line(name, x, scale * y, style, marks or len(x) == 1))
         return found
 
     wide = {"width": WIDE}
     parts = [
-        _chart("Validation error", "%, top 1", lines("top1_error", 100, marks=True), floor=None, **wide),
-        _chart("Training error", "%", lines("train_error", 100, smooth=True), floor=None, **wide),
+        _chart("Validation error", "%, top 1", lines("top1_error", 100, marks=True), **wide),
+        _chart("Training error", "%", lines("train_error", 100, smooth=True), **wide),
         _chart("Training loss", "nats", lines("loss", smooth=True), **wide),
         _chart("Speed", "images/s", lines("images_per_s"), **wide),
     ]
