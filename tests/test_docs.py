@@ -73,7 +73,7 @@ def toy(name: str, options: dict) -> dict:
     """The same command in small."""
     if name == "train":
         small = () if options["from_"] or options["preset"] == "cifar_quick" else SMALL
-        options |= {"epochs": 1, "settings": (*options["settings"], *small)}
+        options |= {"epochs": 1, "settings": (*small, *options["settings"])}
         options |= {"seeds": "0-1"} if options["seeds"] else {}
     if name == "study" and not options["show"]:
         options |= {"seeds": 1, "settings": ("run.length=2st",)}
@@ -130,11 +130,11 @@ def desk(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "README.md"])
 def test_the_page_can_be_followed(page, desk, parser):
     names: dict = {}
     found = BLOCK.findall((ROOT / page).read_text())
-    assert sum(bool(mark) for mark, _, _ in found) >= 4
+    assert sum(bool(mark) for mark, _, _ in found) >= (1 if page == "README.md" else 4)
     for mark, language, text in found:
         if mark and language == "python":
             exec(compile(text, page, "exec"), names)
