@@ -118,6 +118,8 @@ def train(spec: Spec, pack: Pack, run: Path, stop_at: int | None = None) -> dict
     MachineError, NonFinite, and Stopped after a signal.
     """
     team = parallel.join(spec.run)
+    if run.exists() and not run.is_dir():
+        raise UsageError(f"{run} is a file; give a folder as --run")
     run.mkdir(parents=True, exist_ok=True)
     lock = checkpoint.locked(run) if team.leads else nullcontext()
     with parallel.together(team), machine.naming_operations(), lock, stopping() as asked:

@@ -7,6 +7,7 @@ up or fed with other preprocessing do not reach it.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def measure(
     `submit` names a file for the five best guesses of every picture. Raises UsageError for weights that do not fit,
     DataError where the runs and the data do not tell the same classes.
     """
-    if weights and (len(weights) != len(runs) or min(weights) <= 0):
+    if weights and (len(weights) != len(runs) or not all(0 < w < math.inf for w in weights)):
         raise UsageError(f"{len(weights)} weights for {len(runs)} runs; give one positive weight for each, or none")
     predictors = [load(run, device, precision) for run in runs]
     pack = data_of(runs[0], predictors[0], data, progress)

@@ -102,7 +102,7 @@ def test_a_pack_made_by_its_verb_is_opened_again(folder):
 
 def test_no_place_for_the_pack(folder, monkeypatch):
     monkeypatch.setattr(packing, "_is_writable", lambda place: False)
-    with pytest.raises(MachineError, match=r"neither .*pets\.pack nor "):
+    with pytest.raises(MachineError, match=r"can be written: .*pets\.pack, "):
         ensure_pack(folder)
 
 

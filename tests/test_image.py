@@ -240,3 +240,31 @@ def test_damage_among_the_pixels_is_refused_where_the_decoder_notices():
             with pytest.raises(DataError, match="damaged JPEG"):
                 image.decode(bytes(damaged))
     assert noticed > 3
+
+
+def png_with_key(bits: int, colour: int, numbers: list[int], key: list[int]) -> bytes:
+    """One row of pixels, written by hand: colour 0 is grey, 2 is RGB."""
+    row = "".join(f"{number:0{bits}b}" for number in numbers)
+    row = bytes(int(row.ljust(-(-len(row) // 8) * 8, "0")[i : i + 8], 2) for i in range(0, len(row), 8))
+    width = len(numbers) // (3 if colour == 2 else 1)
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, 1, bits, colour, 0, 0, 0)),
+        (b"tRNS", struct.pack(f">{len(key)}H", *key)),
+        (b"IDAT", zlib.compress(b"\0" + row)),
+        (b"IEND", b""),
+    ]
+    chunks = (struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize(
+    ("bits", "colour", "numbers", "key", "seen"),
+    [
+        (4, 0, [10, 3], [10], [[255] * 3, [51] * 3]),
+        (8, 0, [10, 3], [10], [[255] * 3, [3] * 3]),
+        (16, 0, [0x1234, 0x1300], [0x1234], [[255] * 3, [0x13] * 3]),
+        (16, 2, [0x1111, 0x2222, 0x3333, 0x4000, 0x5000, 0x6000], [0x1111, 0x2222, 0x3333], [[255] * 3, [64, 80, 96]]),
+    ],
+)
+def test_a_colour_that_stands_for_nothing_is_white(bits, colour, numbers, key, seen):
+    assert image.decode(png_with_key(bits, colour, numbers, key))[0].tolist() == seen

@@ -50,4 +50,6 @@ def serve(
             say("warning: anyone who reaches this address may use it; there is no password")
         emit({"url": url, "models": names}, json, f"{url} shows pictures to {', '.join(names)}; Ctrl-C ends it")
 
+    if neighbours < 0:
+        raise UsageError(f"--neighbours {neighbours}: 0 for none, or more")
     server.serve(runs, host, port, device=device, neighbours=neighbours, remote=allow_remote, ready=ready)

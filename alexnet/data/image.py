@@ -65,6 +65,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             return _decode_plain_jpeg(data, image)
         if file_format == "PNG":
             _check_png_pixels(data)
+            _scale_key(image, bits=data[24])
         image.load()
         return np.asarray(_to_rgb(_upright(image), file_format))
     except DataError:
@@ -204,6 +205,14 @@ def _check_png_pixels(data: bytes) -> None:
         at = end
 
 
+def _scale_key(image: Image.Image, bits: int) -> None:
+    """The colour that a PNG says is transparent, in the eight bits that Pillow makes of its numbers."""
+    key = image.info.get("transparency")
+    if image.mode in ("L", "RGB") and isinstance(key, int | tuple) and bits != 8:
+        as_read = (lambda v: v >> 8) if bits == 16 else (lambda v: v * 255 // (2**bits - 1))
+        image.info["transparency"] = as_read(key) if isinstance(key, int) else tuple(map(as_read, key))
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(EXIF_ORIENTATION, 1)
@@ -220,7 +229,9 @@ def _to_rgb(image: Image.Image, file_format: str) -> Image.Image:
     mode = image.mode
     if mode.startswith("I;16") or (mode == "I" and file_format in ("PNG", "PPM")):  # PNG and PPM have at most 16 bits
         grey_16 = np.asarray(image)
-        return Image.fromarray((grey_16 >> 8).astype(np.uint8)).convert("RGB")
+        grey = (grey_16 >> 8).astype(np.uint8)
+        grey[grey_16 == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(grey).convert("RGB")
     if mode in ALPHA_MODES or (mode in PLAIN_MODES and image.has_transparency_data):
         rgba = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")

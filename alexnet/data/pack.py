@@ -126,7 +126,7 @@ def ensure_pack(
             return _reopen(cache, data, listing, wanted, say)
     cache = next((folder for folder in caches if _is_writable(folder)), None)
     if cache is None:
-        raise MachineError(f"no place for the pack of {data}: neither {' nor '.join(map(str, caches))} can be written")
+        raise MachineError(f"no place for the pack of {data} can be written: {', '.join(map(str, caches))}")
     say(f"packing {data} into {cache} (once; later runs use it)")
     source = open_source(data, val_fraction, seed)
     extra = {"source_listing_sha256": listing, "wanted": wanted}
