@@ -27,7 +27,7 @@ def figures(
     device: str = "auto",
     json: Json = False,
 ) -> None:
-    """The net, its filters, curves, predictions, nearest neighbours in fc7 and confusions, and the pictures' colours
+    """The net, its filters, curves, predictions, nearest neighbours in relu7 and confusions, and the pictures' colours
     and augmentation, as the paper shows them; of several runs, their curves together.
 
     Args:

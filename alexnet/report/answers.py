@@ -130,13 +130,13 @@ def hidden_and_softmax(net: nn.Module, images_nchw: Tensor) -> tuple[Tensor, Ten
 
 
 def last_hidden(net: nn.Module) -> str:
-    """The author's name of the layer whose activations go into the last dense one: fc7, or pool3 where there is no
-    other dense layer; "hs2a and hs2b" of a net of layer files.
+    """The name of the layer whose activations go into the last dense one (but for dropout's factor): relu7, or pool3
+    where there is no other dense layer; "hs2a and hs2b" of a net of layer files.
     """
     if isinstance(net, LayerNet):
         return " and ".join(net.last_hidden)
     names = [name for name, _ in net.named_children()]
-    return next(name for name in reversed(names[: names.index("fc8")]) if name.startswith(("fc", "conv", "pool")))
+    return next(name for name in reversed(names[: names.index("fc8")]) if not name.startswith(("drop", "flat")))
 
 
 def one_of_each(seen: Answers, count: int, only_errors: bool = False) -> list[int]:
