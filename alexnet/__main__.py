@@ -13,6 +13,8 @@ OUT_OF_MEMORY = ("not enough memory", "out of memory", "can't allocate memory") 
 
 def main() -> None:
     _prepare_output()
+    if sys.platform == "win32":
+        sys.exit(_tell("alexnet runs on Linux and macOS; on Windows inside WSL", 7))
     if sys.argv[1:] == ["--version"]:
         print(f"alexnet {__version__}")
         return

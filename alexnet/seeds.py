@@ -11,7 +11,6 @@ resumable as any run. How alike: RSA of one layer (compare.py), for every pair o
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import os
@@ -29,7 +28,7 @@ from threading import Thread
 import numpy as np
 import torch
 
-from alexnet import checkpoint, compare, extract, recipe, runs, train
+from alexnet import checkpoint, compare, extract, machine, recipe, runs, train
 from alexnet import spec as spec_module
 from alexnet.data.pack import Pack, open_pack
 from alexnet.errors import AlexnetError, DataError, UsageError
@@ -225,8 +224,7 @@ def _stop(children: list[Child]) -> None:
 
 def child() -> None:
     """One training of a job, as standard input tells it, in a process that stops and saves when its parent is gone."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    machine.end_with_parent()
     job = json.load(sys.stdin)
     sys.argv[1:] = job["argv"]  # the command that run.json tells
     pack = replace(open_pack(job["pack"]), uri=job["uri"])

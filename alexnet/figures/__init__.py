@@ -4,7 +4,7 @@ net           the layers with their sizes, tower a above tower b (the paper's fi
 filters       conv1's kernels, the towers apart, and how coloured they are (figure 3)
 curves        loss, errors, rate and speed over the epochs; of several runs, their errors in one chart (figure 1)
 predictions   eight validation pictures, the five most probable classes of each (figure 4, left)
-neighbours    five validation pictures and the training pictures nearest to them in the last hidden layer (figure 4, right)
+neighbours    five validation pictures and the training pictures nearest to them in relu7 (figure 4, right)
 confusion     which class is taken for which
 augmentation  a training picture as the net may see it: crops, mirror images, light of several strengths
 colours       the principal axes of the training pictures' colours (section 4.1)

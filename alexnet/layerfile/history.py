@@ -25,7 +25,6 @@ from alexnet.layerfile.records import Layer
 from alexnet.spec import LayerFile
 
 PARAMS, DEFINITION = re.compile(r"layer-params[-.](.+)\.cfg"), re.compile(r"layers[-.](.+)\.cfg")
-SORTS = ("name", "definition", "data", "begun", "epochs", "nll", "top1", "top5")
 LARGEST_FOLDER, MOST_WORDS = 2000, 70
 
 # From scratch (the comments' "from 0.01"); biases learn at twice the rate. What the authors' drops by hand came to is

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr
@@ -176,10 +175,9 @@ def _unless_orphaned(run: Callable[[Job], None], job: Job, parent: int) -> None:
 
 def _share_cores(threads: int) -> None:
     """A worker's part of the machine; it stops, and saves, when its parent is gone."""
-    import ctypes
-
     import torch
 
+    from alexnet import machine
+
     torch.set_num_threads(threads)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    machine.end_with_parent()
