@@ -64,33 +64,50 @@ def chosen(
         return "blocks", "few colours would be filled up with zeros"
     if x.device.type == "cpu" and x.dtype == torch.bfloat16 and strided and x.shape[1] <= FEW_COLOURS:
         return "blocks", "few colours leave vectors and matrix units half empty"
-    if x.device.type != "cpu" or x.dtype not in COMPILED_TYPES or weight.dtype != x.dtype:
-        return "torch", f"Winograd's loops take float32 and bfloat16 on the CPU, not {x.dtype} on {x.device.type}"
-    kernel_px = weight.shape[2]
-    if weight.shape[3] != kernel_px or -(-kernel_px // stride) not in (3, 5) or (stride > 1 and groups > 1):
-        return "torch", f"there are no tiles for kernels of {kernel_px} pixels and stride {stride} in {groups} groups"
-    from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS, ENOUGH_TILES
-
-    tiles = [((side + 2 * padding - kernel_px) // stride + 1) // 4 for side in x.shape[2:]]
-    channels, maps = weight.shape[1] * stride**2, len(weight) // groups
-    if x.dtype == torch.bfloat16:
-        from alexnet.kernels import winograd_bf16_numba as loops
-
-        if not loops.pay():
-            return "torch", "oneDNN has matrix units here, or nobody multiplies bfloat16"
-        if channels % loops.CHANNELS or maps % loops.CHANNELS or padding >= kernel_px:
-            return (
-                "torch",
-                f"Winograd's loops in bfloat16 take channels by {loops.CHANNELS}, and less padding than kernel",
-            )
-    enough = ENOUGH_TILES // 2 if kept else ENOUGH_TILES  # kernels need not be transformed again
-    if len(x) * tiles[0] * tiles[1] < enough or min(channels, maps) < ENOUGH_CHANNELS:
-        return "torch", "there are too few tiles or channels to win"
+    if why := _no_tiles(x, weight, stride, groups) or _no_loops(x, weight, stride, padding, groups):
+        return "torch", why
+    if why := _too_small(x, weight, stride, padding, groups, kept):
+        return "torch", why
     if stride == 1:
         return "winograd", "fewer products"
     if not (torch.is_grad_enabled() and weight.requires_grad):
         return "torch", "with a stride only the gradient is quicker by Winograd's algorithm"
     return "blocks", "fewer products for the gradient, by Winograd's algorithm"
+
+
+def _no_tiles(x: Tensor, weight: Tensor, stride: int, groups: int) -> str:
+    """Why Winograd's algorithm does not know this convolution; empty where it does."""
+    if x.device.type != "cpu" or x.dtype not in COMPILED_TYPES or weight.dtype != x.dtype:
+        return f"Winograd's loops take float32 and bfloat16 on the CPU, not {x.dtype} on {x.device.type}"
+    height, breadth = weight.shape[2:]
+    if breadth != height or -(-height // stride) not in (3, 5) or (stride > 1 and groups > 1):
+        return f"there are no tiles for kernels of {height} x {breadth} pixels and stride {stride} in {groups} groups"
+    return ""
+
+
+def _no_loops(x: Tensor, weight: Tensor, stride: int, padding: int, groups: int) -> str:
+    """Why the loops in bfloat16 do not serve it, or do not pay."""
+    if x.dtype != torch.bfloat16:
+        return ""
+    from alexnet.kernels import winograd_bf16_numba as loops
+
+    if not loops.pay():
+        return "oneDNN has matrix units here, or nobody multiplies bfloat16"
+    if weight.shape[1] * stride**2 % loops.CHANNELS or len(weight) // groups % loops.CHANNELS:
+        return f"Winograd's loops in bfloat16 take channels by {loops.CHANNELS}"
+    return "Winograd's loops in bfloat16 take less padding than kernel" if padding >= weight.shape[2] else ""
+
+
+def _too_small(x: Tensor, weight: Tensor, stride: int, padding: int, groups: int, kept: bool) -> str:
+    from alexnet.kernels.winograd_numba import ENOUGH_CHANNELS, ENOUGH_TILES
+
+    tiles = [((side + 2 * padding - weight.shape[2]) // stride + 1) // 4 for side in x.shape[2:]]
+    enough = ENOUGH_TILES // 2 if kept else ENOUGH_TILES  # kernels need not be transformed again
+    few = (
+        len(x) * tiles[0] * tiles[1] < enough
+        or min(weight.shape[1] * stride**2, len(weight) // groups) < ENOUGH_CHANNELS
+    )
+    return "there are too few tiles or channels to win" if few else ""
 
 
 def of_blocks(
