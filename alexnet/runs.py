@@ -25,6 +25,7 @@ from alexnet.errors import CheckpointError, DataError, UsageError
 from alexnet.log import read_metrics
 from alexnet.spec import Spec
 
+MOST_NAMED = 6  # settings in a message
 # Without changing a bit, `parallel` up to the order of additions. Precision is compared as it was chosen, not as it was
 # asked for: train.resume does that. Without `deterministic` a GPU has promised no bits that it could break.
 FREE_TO_CHANGE = (
@@ -67,9 +68,9 @@ def open_run(run: Path, spec: Spec, pack: Pack) -> None:
             "give that model, or another --run"
         )
     if differing:
-        raise UsageError(
-            f"{run} is a run with other settings ({', '.join(differing)}); give another --run or the same settings"
-        )
+        more = f" and {len(differing) - MOST_NAMED} more" if len(differing) > MOST_NAMED else ""
+        named = ", ".join(differing[:MOST_NAMED]) + more
+        raise UsageError(f"{run} is a run with other settings ({named}); give another --run or the same settings")
 
 
 def has_begun(run: Path) -> bool:

@@ -28,7 +28,8 @@ COLOURS, INK = ("#2a5d9f", "#d9762b", "#4d8b31", "#7b4ba0", "#777777"), "#222222
 STYLE = """body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:72rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.5rem}table{border-collapse:collapse;font-size:.85rem;width:100%}
 th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #ddd;vertical-align:top}th{font-weight:600}
-td{font-variant-numeric:tabular-nums}img{max-width:100%;height:auto}.note{color:#555;font-size:.85rem}
+td{font-variant-numeric:tabular-nums}
+.scroll img{min-width:38rem;width:100%;height:auto}.note{color:#555;font-size:.85rem}
 .agrees{color:#1b6b2f;font-weight:600}.disagrees{color:#a02020;font-weight:600}.too{color:#8a5a00}.scroll{overflow-x:auto}
 """
 
@@ -165,7 +166,9 @@ def html(chapters: Sequence[Chapter]) -> str:
         parts.append(f"<h2>{escape(c.claim.name)}, {escape(c.scale.name)} (section {escape(c.claim.section)})</h2>")
         parts.append(f"<p>{escape(c.claim.statement)}.</p>{_table(findings(c))}")
         if c.rows:
-            parts.append(f"<p><img alt='curves and values of {escape(c.claim.name)}' src='{_plot(c)}'></p>")
+            parts.append(
+                f"<p class=scroll><img alt='curves and values of {escape(c.claim.name)}' src='{_plot(c)}'></p>"
+            )
         parts += [f"<p class=note>{escape(line)}</p>" for line in facts(c)]
     return "\n".join(parts) + "\n</html>\n"
 
