@@ -132,6 +132,9 @@ def facts(chapter: Chapter) -> list[str]:
     lines.append(f"Data: {last['data']}, {last['pictures']:,} training pictures, {last['length']}, {views}.")
     chosen = {f"{row['arm']}: {', '.join(row['chosen'])}" for row in rows if row["chosen"]}
     lines += [f"Chosen from the grid: {'; '.join(sorted(chosen))}."] if chosen else []
+    grids = {arm.name: arm.grid for arm in claim.arms}
+    ends = {r["arm"] for r in rows if r["chosen"] and tuple(r["chosen"]) in (grids[r["arm"]][0], grids[r["arm"]][-1])}
+    lines += [f"At an end of the grid, beyond which a better one may lie: {', '.join(sorted(ends))}."] if ends else []
     v = last["versions"]
     lines.append(f"{v['cores']} cores, {v['cpu']}, torch {v['torch']}; {last['date']}, commit {last['commit']}.")
     return [*lines, f"Command: {last['command']}"]
