@@ -23,6 +23,7 @@ from alexnet import featurefiles
 from alexnet.data import augment, loader
 from alexnet.data.pack import ensure_pack
 from alexnet.data.packfile import Pack
+from alexnet.data.tree import as_text
 from alexnet.errors import DataError, UsageError
 from alexnet.extract import layer_named, tower_half
 from alexnet.featurefiles import NO_LABEL, Table
@@ -147,7 +148,7 @@ def _of_files(predictor: Predictor, files: list[str | Path], views: int, batch: 
             cut_nvchw = torch.stack([predictor.views(file, views) for file in files[first : first + batch]])
             yield from cut_nvchw.unbind(1)
 
-    return Pictures(np.full(len(files), NO_LABEL, np.int32), [], lambda i: str(files[i]), images())
+    return Pictures(np.full(len(files), NO_LABEL, np.int32), [], lambda i: as_text(str(files[i])), images())
 
 
 def _features(

@@ -112,9 +112,9 @@ class Meter:
         return time.perf_counter() - self.last_save
 
     def read(self) -> dict:
-        """{"images_per_s", "data_wait", "time_s"} since the last reading."""
+        """{"images_per_s", "data_wait"} since the last reading."""
         span_s = max(self.wait_s + self.work_s, 1e-9)
-        rates = {"images_per_s": self.images / span_s, "data_wait": self.wait_s / span_s, "time_s": span_s}
+        rates = {"images_per_s": self.images / span_s, "data_wait": self.wait_s / span_s}
         self.total_s += span_s
         self.wait_s = self.work_s = 0.0
         self.images = 0

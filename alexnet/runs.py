@@ -138,8 +138,8 @@ def speed(run: Path) -> dict:
         return {"images_per_s": None, "time_s": 0.0}
     per_step = [b["step"] - a["step"] for a, b in zip([{"step": 0}, *steps], steps, strict=False)]
     batch = json.loads((run / "run.json").read_text())["spec"]["run"]["batch"]
-    whole = (n * batch / r["images_per_s"] for n, r in zip(per_step, steps, strict=True))  # of an older version
-    time_s = sum(r.get("time_s", otherwise) for r, otherwise in zip(steps, whole, strict=True))
+    images = (r.get("images", n * batch) for n, r in zip(per_step, steps, strict=True))  # older versions did not say
+    time_s = sum(n / r["images_per_s"] for n, r in zip(images, steps, strict=True))
     return {"images_per_s": float(np.median([r["images_per_s"] for r in steps])), "time_s": time_s}
 
 

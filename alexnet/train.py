@@ -233,7 +233,7 @@ def _log(state: State, metrics: Metrics, meter: Meter) -> float:
     rate = [rates[name][0] for name, rule in state.sgd.rules.items() if rule.matrix][-1]  # the last layer's
     state.train_loss = window.loss_sum / window.images
     record = {"step": clock.step, "epoch": clock.step / clock.steps_per_epoch, "loss": state.train_loss}
-    record |= {"train_error": window.wrong / window.images, "rate": rate, **meter.read()}
+    record |= {"train_error": window.wrong / window.images, "images": window.images, "rate": rate, **meter.read()}
     metrics.write(**record)
     left_s = (clock.total_steps - clock.step) * meter.total_s / meter.steps
     say(progress_line(record, left_s))

@@ -28,13 +28,14 @@ ROUNDING = 0.002  # another processor rounds differently and turns a few borderl
 
 def runs_and_data(runs: tuple[str, ...], data: str | None) -> tuple[list[Path], str | None]:
     """RUN... [DATA]: the last one is the data if it is no run and no model file."""
-    paths = [Path(run) for run in runs if Path(run).name != "summary.json"]  # of `alexnet train --seeds`
+    runs = tuple(run for run in runs if Path(run).name != "summary.json")  # of `alexnet train --seeds`
+    paths = [Path(run) for run in runs]
     if not paths:
         raise UsageError("name a run or a model file, e.g. alexnet evaluate runs/pets")
     last = paths[-1]
     is_run = last.suffix == ".safetensors" or (last / "run.json").exists() or (last / "model.safetensors").exists()
     if data is None and len(paths) > 1 and not is_run:
-        return paths[:-1], str(last)
+        return paths[:-1], runs[-1]
     return paths, data
 
 

@@ -83,11 +83,16 @@ def test_what_no_packing_looks_at_changes_nothing(folder):
     first = ensure_pack(folder)
     (folder / ".DS_Store").write_text("Finder was here")
     (folder / "cat" / "._0.png").write_text("and here")
-    (folder / "runs" / "as_run").mkdir(parents=True)
-    for name in ("run.json", "report.html", "confusion.png"):
-        (folder / "runs" / "as_run" / name).write_text("a run whose folder lies among the pictures")
+    for run in ("runs/as_run", "runs/faces/seed-000", "cat/mine"):
+        (folder / run).mkdir(parents=True)
+        for name in ("run.json", "report.html", "confusion.png"):
+            (folder / run / name).write_text("a run whose folder lies among the pictures")
+    (folder / "runs/faces/summary.json").write_text("of several seeds")
     assert ensure_pack(folder).fingerprint == first.fingerprint
-    assert open_source(folder).classes == ["cat", "dog"]
+    source = open_source(folder)
+    assert source.classes == ["cat", "dog"]
+    assert sum(map(len, source.splits.values())) == 12
+    assert any("3 runs of trainings" in note for note in source.notes)
 
 
 def test_a_pack_made_by_its_verb_is_opened_again(folder):

@@ -217,11 +217,17 @@ def jpeg_of(pixels: np.ndarray) -> bytes:
     return saved(Image.fromarray(pixels), "JPEG", quality=90)
 
 
+def with_stray(jpeg: bytes, place: str) -> bytes:
+    at, what = (jpeg.index(b"\xff\xdb"), b"\x01\xda\x03") if place == "segments" else (len(jpeg) - 2, bytes(8))
+    return jpeg[:at] + what + jpeg[at:]
+
+
 @pytest.mark.parametrize("place", ["segments", "end"])
-def test_bytes_that_harm_no_pixel_are_taken(place):
+def test_bytes_that_harm_no_pixel_are_left_out(place):
     sound = jpeg_of(smooth(40, 60))
-    at, what = (sound.index(b"\xff\xdb"), b"\x01\x02\x03") if place == "segments" else (len(sound) - 2, bytes(8))
-    np.testing.assert_array_equal(image.decode(sound[:at] + what + sound[at:]), image.decode(sound))
+    np.testing.assert_array_equal(image.decode(with_stray(sound, place)), image.decode(sound))
+    both = with_stray(with_stray(sound, "segments"), "end") + jpeg_of(smooth(16, 16))  # and a preview behind it
+    np.testing.assert_array_equal(image.decode(both), image.decode(sound))
 
 
 def test_damage_among_the_pixels_is_refused_where_the_decoder_notices():
@@ -237,8 +243,9 @@ def test_damage_among_the_pixels_is_refused_where_the_decoder_notices():
             complaint = str(error)
         if "extraneous bytes" in complaint:
             noticed += 1
-            with pytest.raises(DataError, match="damaged JPEG"):
-                image.decode(bytes(damaged))
+            for one in (bytes(damaged), with_stray(bytes(damaged), "segments")):
+                with pytest.raises(DataError, match="damaged JPEG"):
+                    image.decode(one)
     assert noticed > 3
 
 

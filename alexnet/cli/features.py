@@ -12,14 +12,18 @@ from alexnet.log import say
 
 
 def _stimuli(data: str | None) -> list[Path]:
-    """The pictures that lie in a folder themselves, by name; none where it is anything else."""
+    """The pictures in a folder without folders, by name; none where it is anything else."""
     from alexnet.data.packfile import is_pack
     from alexnet.data.sources import PICTURE_ENDINGS
+    from alexnet.data.tree import is_hidden
 
     folder = Path(data or "")
     if not data or not folder.is_dir() or is_pack(folder):
         return []
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURE_ENDINGS and file.name[0] != ".")
+    entries = [entry for entry in folder.iterdir() if not is_hidden(entry.name)]
+    if any(entry.is_dir() for entry in entries):
+        return []
+    return sorted(entry for entry in entries if entry.suffix.lower() in PICTURE_ENDINGS)
 
 
 @VERBS.command

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -66,7 +65,7 @@ def train(
         as_: the name of a run as `alexnet history` lists it, such as 145; begins at the rates it began with.
         epochs: passes over the training pictures.
         steps: updates, instead of epochs.
-        batch: pictures per update (128).
+        batch: pictures per update; the preset's (128, of caffe 256) if not given.
         seed: of the initial weights, the order of pictures, crops, light and dropout.
         rescue: raises too small initial weights by what the first batch gives, for a net that does not start to learn.
         seeds: several trainings as one job: 0-9 or 0,3,5; each in RUN/seed-000 ..., and RUN/summary.json of them all.
@@ -119,8 +118,9 @@ def train(
         )
     run = run or Path("runs") / (f"{Path(parent.named.name).stem}-finetuned" if parent else as_ or spec.preset)
     _tell(spec, opened, parent)
-    for setting in _idle(begin(opened), options, settings):
-        say(f"note: --set {setting} changes nothing: it is so in {spec.preset} anyway")
+    for setting in settings:
+        if spec_module.change(begin(opened), [setting]) == begin(opened):
+            say(f"note: --set {setting} changes nothing: it is so in {spec.preset} anyway")
     try:
         if numbers:
             return _train_seeds(spec, opened, run, numbers, together, compare_layer, json)
@@ -139,18 +139,6 @@ def _run_options(epochs: float | None, steps: int | None, given: dict) -> list[s
         raise UsageError("give --epochs or --steps, not both")
     length = f"{epochs}ep" if epochs is not None else f"{steps}st" if steps is not None else None
     return [f"run.{name}={value}" for name, value in {"length": length, **given}.items() if value is not None]
-
-
-def _idle(before: Spec, options: list[str], settings: Settings) -> list[str]:
-    """The settings without which the spec would be the same."""
-    from alexnet import spec as spec_module
-
-    with_all, idle = spec_module.change(before, [*options, *settings]), []
-    for i, setting in enumerate(settings):
-        with suppress(UsageError):  # where another setting needs this one
-            others = [*options, *settings[:i], *settings[i + 1 :]]
-            idle += [setting] if spec_module.change(before, others) == with_all else []
-    return idle
 
 
 def _seeds(seeds: str | None, together: int, layer: str | None, has_seed: bool) -> list[int] | None:

@@ -37,7 +37,7 @@ warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")  # damaged EXIF and the like: noise here
 
 EXIF_ORIENTATION = 0x0112
-START_OF_SCAN, END_OF_IMAGE = 0xDA, 0xD9  # markers in a JPEG
+START_OF_SCAN = 0xDA  # a marker in a JPEG
 TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -162,36 +162,45 @@ def _open_header(data: bytes, file_format: str, max_pixels: int) -> Image.Image:
 
 
 def _decode_plain_jpeg(data: bytes, image: Image.Image) -> np.ndarray:
-    """libjpeg-turbo directly: a third of Pillow's time, and warnings of damage, which Pillow hides, become errors."""
+    """libjpeg-turbo directly: a third of Pillow's time, and warnings of damage, which Pillow hides, become errors. But
+    bytes that harm no pixel are left out.
+    """
     try:
         return simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
     except ValueError as error:
-        if not _harmless(str(error), data):
+        if "subsampling" in str(error):  # one that simplejpeg does not know
+            image.load()
+            return np.asarray(image.convert("RGB"))
+        if (rest := _without_harmless(data, str(error))) is None:
             raise
-    image.load()
-    return np.asarray(image.convert("RGB"))
+    return _decode_plain_jpeg(rest, image)
 
 
-def _harmless(complaint: str, data: bytes) -> bool:
-    """Whether libjpeg-turbo complains of what harms no pixel: of bytes between segments, common in old archives, or of
-    zeros behind the last pixel, as some cameras write; or simplejpeg of a sampling of colours that it does not know.
+def _without_harmless(data: bytes, complaint: str) -> bytes | None:
+    """A JPEG without the bytes that libjpeg-turbo complains of, where they lie between two segments, as often in old
+    archives, or are zeros behind the last pixel, as of some cameras; None where they may be what damage left over.
     """
-    if found := re.search(r"(\d+) extraneous bytes before marker 0x(\w\w)", complaint):
-        count, marker = int(found[1]), int(found[2], 16)
-        end = data.rfind(b"\xff\xd9")
-        padded = marker == END_OF_IMAGE and count <= end and not any(data[end - count : end])
-        return padded or count == _between_segments(data)
-    return "subsampling" in complaint
+    found = re.search(r"(\d+) extraneous bytes before marker", complaint)
+    if not found:
+        return None
+    count, (first, last, scan) = int(found[1]), _stray_bytes(data)
+    if count == last - first:
+        return data[:first] + data[last:]
+    at = data.find(bytes(count) + b"\xff\xd9", scan)
+    return None if at < 0 else data[:at] + data[at + count :]
 
 
-def _between_segments(data: bytes) -> int:
-    """The first run of bytes between two segments in front of the pixels."""
+def _stray_bytes(data: bytes) -> tuple[int, int, int]:
+    """(start, end) of the first bytes between two segments in front of the pixels, and where these begin."""
     at = 2
-    while at + 4 <= len(data) and data[at + 1] != START_OF_SCAN:
+    while at + 4 <= len(data):
         if data[at] != 0xFF:
-            return data.find(b"\xff", at) - at
+            end = data.find(b"\xff", at)
+            return at, end, end
+        if data[at + 1] == START_OF_SCAN:
+            break
         at += 1 if data[at + 1] == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
-    return 0
+    return at, at, at
 
 
 def _check_png_pixels(data: bytes) -> None:

@@ -19,7 +19,7 @@ from typing import Literal
 
 from alexnet.data import cifar, ilsvrc, image, parquet, webdataset
 from alexnet.data.items import TRAIN_NAMES, VAL_NAMES, Item, Source
-from alexnet.data.tree import Tree, open_tree, readable
+from alexnet.data.tree import Tree, as_text, open_tree, readable
 from alexnet.errors import DataError, UsageError
 
 __all__ = ["Item", "Source", "open_source"]
@@ -133,6 +133,8 @@ def _notes(
     notes = []
     if tree.n_hidden:
         notes.append(f"{tree.n_hidden:,} hidden files were ignored")
+    if tree.n_runs:
+        notes.append(f"{tree.n_runs:,} runs of trainings among the pictures were ignored")
     if tree.n_odd:
         notes.append(f"{tree.n_odd:,} entries that are neither files nor folders (or have unsafe names) were ignored")
     if train is not None:
@@ -183,13 +185,8 @@ def _compare_classes(given: str, classes: list[str], val_classes: list[str], val
 
 def _items(tree: Tree, classes: list[str], by_class: dict[str, list[str]]) -> list[Item]:
     labels = {name: label for label, name in enumerate(classes)}
-    items = [Item(_key(file), labels[name], tree.read, file) for name, files in by_class.items() for file in files]
+    items = [Item(as_text(file), labels[name], tree.read, file) for name, files in by_class.items() for file in files]
     return sorted(items, key=lambda item: item.key)
-
-
-def _key(name: str) -> str:
-    """The path as valid text: file names on disk may be bytes in no known encoding."""
-    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _twins(items: list[Item], tree: Tree) -> dict[str, str]:

@@ -28,6 +28,7 @@ OPENERS = {b"\x1f\x8b": gzip.open, b"\xfd7zXZ": lzma.open, b"BZh": bz2.open}
 MAX_EXPANSION = 200  # a compressed archive that grows more than this is an attack, not pictures
 SPOOL_CHUNK_NBYTES = 4 << 20
 RUN_RECORD = "run.json"  # in a folder that a training made
+REPORTS = (".json", ".jsonl", ".html", ".md")  # beside several of them
 MAX_HEADER_NBYTES = 1 << 20  # what tar keeps beside a member (a long name, say) is never longer
 
 
@@ -39,6 +40,7 @@ class Tree:
     folders: set[str]
     read: Callable[[str], bytes]
     n_hidden: int = 0
+    n_runs: int = 0
     n_odd: int = 0  # links to nowhere, devices, pipes, unsafe names in archives
 
     def below(self, prefix: str) -> "Tree":
@@ -47,7 +49,7 @@ class Tree:
         inside = f"{prefix}/"
         files = {name[start:]: nbytes for name, nbytes in self.files.items() if name.startswith(inside)}
         folders = {name[start:] for name in self.folders if name.startswith(inside)}
-        return Tree(files, folders, lambda name: self.read(inside + name), self.n_hidden, self.n_odd)
+        return Tree(files, folders, lambda name: self.read(inside + name), self.n_hidden, self.n_runs, self.n_odd)
 
 
 def open_tree(path: Path) -> Tree:
@@ -64,7 +66,8 @@ def listing_sha256(path: Path) -> str:
     """
     digest = hashlib.sha256()
     if path.is_dir():
-        files = [(name, s) for name, s in _walk(path) if stat.S_ISREG(s.st_mode) and not is_hidden(name)]
+        found, _ = _without_runs(list(_walk(path)))
+        files = [(name, s) for name, s in found if stat.S_ISREG(s.st_mode) and not is_hidden(name)]
         lines = [f"{name}\t{s.st_size}\t{s.st_mtime_ns}" for name, s in files]
     else:
         status = path.stat()
@@ -82,18 +85,20 @@ def is_hidden(name: str) -> bool:
 
 
 def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """(relative path, status) of everything below `root` but runs; links are followed, but never in a circle."""
+    """(relative path, status) of everything below `root`, but of a run its record alone; links are followed, but never
+    in a circle.
+    """
 
     def visit(folder: str, prefix: str, above: frozenset[str]) -> Iterator[tuple[str, os.stat_result]]:
         with os.scandir(folder) as entries:
-            for entry in sorted(entries, key=lambda e: e.name):
+            found = sorted(entries, key=lambda e: e.name)
+            record = [entry for entry in found if entry.name == RUN_RECORD and prefix]
+            for entry in record or found:
                 name = prefix + entry.name
                 try:
                     status = entry.stat()
                 except FileNotFoundError:  # a link to nowhere
                     yield name, entry.stat(follow_symlinks=False)
-                    continue
-                if not prefix and stat.S_ISDIR(status.st_mode) and _holds_runs(entry.path):
                     continue
                 yield name, status
                 if stat.S_ISDIR(status.st_mode) and not is_hidden(entry.name):
@@ -104,15 +109,29 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     yield from visit(str(root), "", frozenset({os.path.realpath(root)}))
 
 
-def _holds_runs(folder: str) -> bool:
-    """Whether trainings were made in it, as in a `runs` among the pictures."""
-    with os.scandir(folder) as entries:
-        return any(entry.is_dir() and os.path.exists(os.path.join(entry.path, RUN_RECORD)) for entry in entries)
+Found = list[tuple[str, os.stat_result]]
+
+
+def _without_runs(found: Found) -> tuple[Found, int]:
+    """What is left without the runs, the reports beside them and folders that held nothing else; and how many runs."""
+    runs = {name.rpartition("/")[0] for name, _ in found if name.endswith(f"/{RUN_RECORD}")}
+    if not runs:
+        return found, 0
+    above = {folder for run in runs for folder in _parents(run)}
+    beside = [
+        (name, status)
+        for name, status in found
+        if runs.isdisjoint((name, *_parents(name)))
+        and not (name.rpartition("/")[0] in above and name.endswith(REPORTS))
+    ]
+    full = {folder for name, status in beside if not stat.S_ISDIR(status.st_mode) for folder in _parents(name)}
+    return [(name, status) for name, status in beside if name not in above - full], len(runs)
 
 
 def _open_folder(root: Path) -> Tree:
     tree = Tree({}, set(), partial(_read_below, str(root)))
-    for name, status in _walk(root):
+    found, tree.n_runs = _without_runs(list(_walk(root)))
+    for name, status in found:
         if is_hidden(name):
             tree.n_hidden += 1
         elif stat.S_ISDIR(status.st_mode):
@@ -240,6 +259,11 @@ def _is_safe(name: str) -> bool:
     return (
         not name.startswith("/") and not any(part in ("", ".", "..") for part in parts) and readable(name).isprintable()
     )
+
+
+def as_text(name: str) -> str:
+    """A path as valid text: file names on disk may be bytes in no known encoding."""
+    return name if name.isascii() else name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def readable(name: str) -> str:

@@ -45,7 +45,8 @@ def remembered(kept: dict, weight: Tensor, kind: object, make: Callable[[], Tens
     """What was made of a weight, of some kind, as long as the weight has the same numbers, which are looked at: there
     are many ways to change them that nothing tells of. Other threads may be here too.
     """
-    key = (kind, weight.shape, weight.stride(), zlib.crc32(flat(weight)))
+    dense = weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)
+    key = (kind, weight.shape, weight.stride(), zlib.crc32(flat(weight if dense else weight.contiguous())))
     made = kept.get(key)
     if made is None:
         with torch.inference_mode(False):  # an ordinary tensor, which may be copied anywhere

@@ -128,7 +128,8 @@ class Team:
     def leave(self) -> None:
         """At the end: waits for the others, of whom the leader is still writing, and closes what connects them."""
         if self.world > 1 and dist.is_initialized():
-            dist.barrier()
+            with together(self):
+                dist.barrier()
             dist.destroy_process_group()
 
     def own(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -20,8 +20,8 @@ LATELY = 10  # logged steps that tell the present speed
 
 @dataclass(frozen=True)
 class History:
-    """Records as they were written: steps (step, epoch, loss, train_error, rate, images_per_s, data_wait), evaluations
-    (top1_error, top5_error, images, views), looks (step, look); `summary` of a finished run.
+    """Records as they were written: steps (step, epoch, loss, train_error, images, rate, images_per_s, data_wait),
+    evaluations (top1_error, top5_error, images, views), looks (step, look); `summary` of a finished run.
     """
 
     steps: list[dict] = field(default_factory=list)

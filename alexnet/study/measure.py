@@ -55,7 +55,7 @@ def errors(runs: list[Path], pack: Pack, split: str, views: int) -> dict:
     known = json.loads(kept.read_text()) if len(runs) == 1 and kept.exists() else {}
     key = f"{pack.fingerprint}, {split}, {views} views"
     if key not in known:
-        predictors = [predict.load(run) for run in runs]
+        predictors = [predict.load(run, precision="auto") for run in runs]
         members = [predictor.member for predictor in predictors]
         found = evaluate.evaluate(members, pack.splits[split], views, predictors[0].place, pack.classes)
         known[key] = {name: found[name] for name in ("top1_error", "top5_error")}

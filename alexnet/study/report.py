@@ -30,7 +30,7 @@ h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2.5rem}table{border-collapse
 th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #ddd;vertical-align:top}th{font-weight:600}
 td{font-variant-numeric:tabular-nums}
 .scroll img{min-width:38rem;width:100%;height:auto}.note{color:#555;font-size:.85rem}
-.agrees{color:#1b6b2f;font-weight:600}.disagrees{color:#a02020;font-weight:600}.too{color:#8a5a00}.scroll{overflow-x:auto}
+.agrees{color:#1b6b2f;font-weight:600}.disagrees{color:#a02020;font-weight:600}.too,.an{color:#8a5a00}.scroll{overflow-x:auto}
 """
 
 
@@ -154,9 +154,9 @@ def rule() -> str:
     return (
         "a is the arm that is claimed to be worse, b the better one; both are trained from the same seeds, and the "
         "interval is that of their difference (95 %, Student, paired by seed). Agrees: the whole interval has the "
-        "claimed sign, and reaches half of what is printed; in sign: it ends below that. Disagrees: it does not have "
-        "the sign and ends below that. ≥: a run ended first. An arm whose errors are within two per cent of guessing "
-        "learnt nothing, and says nothing of a difference."
+        "claimed sign, and reaches half of what is printed (its root, of a ratio); in sign: it ends below that. "
+        "Disagrees: it does not have the sign and ends below that. ≥: a run ended first. An arm whose errors are within"
+        " two points of guessing learnt nothing, and says nothing of a difference."
     )
 
 
