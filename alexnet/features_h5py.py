@@ -26,7 +26,8 @@ def write(path: Path, table) -> int:
     count, done = len(table.labels), 0
     row_nbytes = int(np.prod(table.shape)) * np.dtype(table.dtype).itemsize
     chunk = (max(1, min(count, CHUNK_NBYTES // max(row_nbytes, 1))), *table.shape)
-    if shutil.disk_usage(path.parent).free < count * row_nbytes:  # HDF5 would end the process at its end
+    room = shutil.disk_usage(path.parent).free + (path.stat().st_size if path.exists() else 0)
+    if room < count * row_nbytes:  # HDF5 would end the process at its end
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     with h5py.File(path, "w") as file:
         features = file.create_dataset("features", (count, *table.shape), table.dtype, chunks=chunk)

@@ -6,6 +6,8 @@ The response norms call the door `kernels/lrn.py`; everything else is a few line
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,7 +64,7 @@ class MaxPool2d(nn.MaxPool2d):
 
 
 def _square(layer: str, *pixels: int) -> None:
-    if not all(isinstance(n, int) for n in pixels):
+    if not all(isinstance(n, Integral) for n in pixels):
         raise UsageError(f"{layer} takes one whole number for both sides, not {pixels}; torch.nn's takes two")
 
 

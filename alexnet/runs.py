@@ -41,7 +41,7 @@ def open_run(run: Path, spec: Spec, pack: Pack) -> None:
     path = run / "run.json"
     resolved = spec_module.to_dict(spec)
     if not path.exists() or not has_begun(run):
-        if any(not entry.name.startswith(".") and entry != path for entry in run.iterdir()):
+        if not path.exists() and any(not entry.name.startswith(".") for entry in run.iterdir()):
             raise UsageError(f"{run} holds files but no run; give another --run or an empty folder")
         record = {
             "spec": resolved,

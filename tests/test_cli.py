@@ -12,6 +12,7 @@ import pytest
 from conftest import write_pictures
 
 from alexnet import __version__, checkpoint
+from alexnet.__main__ import guarded
 
 TINY = ["--preset", "cifar_quick", "--device", "cpu", "--precision", "fp32", "--set", "net.crop_px=16"]
 
@@ -282,10 +283,25 @@ def test_stimuli_in_a_folder_without_classes(run, pictures, tmp_path):
     assert [line.split(",")[0] for line in (tmp_path / "f.npy.keys.csv").read_text().splitlines()[1:]] == [
         str(tmp_path / f"{i}.png") for i in range(3)
     ]
+    said = alexnet("features", run, pictures, "--layer", "conv1", "--out", tmp_path / "g.npy").stderr
+    assert "the 15 validation pictures alone; --split train has 66 more" in said
 
 
-def test_evaluate_of_nothing():
+def test_words_for_what_cannot_be(run, tiny_pack, tmp_path):
     assert "name a run" in refused("evaluate", status=2)
+    (tmp_path / "file").write_text("no folder")
+    assert "is a file" in refused("train", tiny_pack.path, "--run", tmp_path / "file", "--steps", 1, *TINY, status=2)
+    assert "weights" in refused("evaluate", run, run, "--weights", "nan", 1, status=2)
+    assert "0 for none" in refused("serve", run, "--neighbours", -1, status=2)
+
+
+def test_no_thread_more(capsys):
+    def refuse():
+        raise RuntimeError("can't start new thread")
+
+    with pytest.raises(SystemExit) as ended:
+        guarded(refuse)
+    assert (ended.value.code, "ulimit" in capsys.readouterr().err) == (7, True)
 
 
 def test_numbers_beyond_any_size(tiny_pack):

@@ -246,6 +246,13 @@ def test_a_full_disk_is_told_and_an_older_file_stays(predictor, tiny_pack, tmp_p
     assert [path.name for path in tmp_path.iterdir()] == [out.name]
 
 
+def test_hdf5_looks_for_room_first(predictor, tiny_pack, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=10))
+    with pytest.raises(MachineError, match="No space left"):
+        write(predictor, tiny_pack, "conv1", tmp_path / "f.h5")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_numbers_that_do_not_fit_are_told(tiny_pack, tmp_path):
     large = model(tiny_pack, tmp_path / "model.safetensors", **{"fc8.bias": torch.full((3,), 1e5)})
     with pytest.raises(DataError, match=r"100,\d+, more than float16"):

@@ -72,7 +72,7 @@ def finding(chapter: Chapter, one: Finding) -> dict:
 def _chance(metric: str, scale: Scale) -> float | None:
     """The error of guessing, as far as there is one."""
     guesses = {"top1_error": 1, "train_error": 1, "top5_error": 5}.get(metric)
-    return guesses and 1 - guesses / (scale.classes or scale.of_classes)
+    return guesses and max(0.0, 1 - guesses / (scale.classes or scale.of_classes))
 
 
 def findings(chapter: Chapter) -> list[dict]:
