@@ -219,7 +219,7 @@ def test_answers_are_those_of_predict(run, tiny_pack):
         expected = predictor.probabilities(split.pixels(int(picture)), 1).numpy()
         np.testing.assert_allclose(seen.probabilities[row], expected, atol=1e-5)
     np.testing.assert_allclose(seen.hidden.shape, (7, 16))
-    assert report_answers.last_hidden(predictor.net) == "fc6"
+    assert report_answers.last_hidden(predictor.net) == "relu6"
 
 
 def test_confusions_are_counted():

@@ -149,7 +149,7 @@ def test_the_nearest_training_pictures(client, pictures):
     until_s = time.monotonic() + 5
     while (found := ask(client, file.read_bytes(), where="nearest").json())["coming"] and time.monotonic() < until_s:
         time.sleep(0.1)
-    assert (found["of"], len(found["pictures"]), found["layer"]) == (20, 6, "fc6")
+    assert (found["of"], len(found["pictures"]), found["layer"]) == (20, 6, "relu6")
 
 
 def test_pages_need_nothing_from_elsewhere(client):

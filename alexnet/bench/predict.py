@@ -17,7 +17,7 @@ from alexnet.predict import Predictor
 
 
 def rows(toy: bool, data: str | None = None) -> list[dict]:
-    """One row: milliseconds for one picture's ten views, and how evaluation compares with training."""
+    """One row: milliseconds for one picture's ten views in float32, and how evaluation compares with training."""
     pack = ensure_pack(data)
     device = torch.device("cpu")
     place = Machine(device, machine.precision("auto", device)[0])
@@ -25,7 +25,8 @@ def rows(toy: bool, data: str | None = None) -> list[dict]:
     settings = [f"run.batch={batch}", "run.device=cpu", "run.length=1000ep"]
     spec = spec_module.change(spec_module.preset("as_run", classes=len(pack.classes)), settings)
     net = compute_in(AlexNet(spec.net), place.dtype).to(memory_format=torch.channels_last).eval()
-    predictor = Predictor(pack.path, net, runs.preprocessing(spec, pack), pack.classes, {}, place)
+    whole = AlexNet(spec.net).to(memory_format=torch.channels_last).eval()  # float32, in which pictures are answered
+    predictor = Predictor(pack.path, whole, runs.preprocessing(spec, pack), pack.classes, {}, Machine(device, "fp32"))
     images = torch.randn(batch, 3, 224, 224).to(place.dtype).to(memory_format=torch.channels_last)
     picture = pack.splits["val"].pixels(0)
 

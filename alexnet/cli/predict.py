@@ -34,7 +34,7 @@ def predict(
         raise UsageError("no pictures were named: alexnet predict RUN FILE...")
     from alexnet.predict import load
 
-    predictor = load(run, device, "auto")
+    predictor = load(run, device)
     answers, failures = [], []
     for file in files:
         try:

@@ -121,7 +121,7 @@ def _spec(record: Path) -> Spec:
 def _of_model(run: Path, data: str | None, wish: Wish) -> Drawn:
     """All but the curves: each a figure, or the reason why there is none."""
     try:
-        predictor = load(run, wish.device, "auto")
+        predictor = load(run, wish.device)
     except CheckpointError:
         if not (run / "run.json").exists() or (run / "model.safetensors").exists():
             raise

@@ -22,7 +22,7 @@ def one(run: Path, out: Path | None, data: str | None, limit: int | None, device
     check_run(run)
     net = seen = None
     if (run / "model.safetensors").exists():
-        predictor = load(run, device, "auto")
+        predictor = load(run, device)
         net = predictor.net
         try:
             pack = verify.data_of(run, predictor, data, progress)

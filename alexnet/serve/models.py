@@ -79,7 +79,7 @@ def open_all(runs: Sequence[Path], device: str) -> tuple[dict[str, Model], dict[
 
 
 def _open(name: str, run: Path, device: str) -> Model:
-    model = Model(name, run, load(run, device, "auto"))
+    model = Model(name, run, load(run, device))
     black = np.zeros((model.predictor.prep.size_px,) * 2 + (3,), np.uint8)
     for _ in range(WARM):
         model.predictor.top5(black)
