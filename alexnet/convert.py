@@ -99,6 +99,8 @@ def read(source: Path, names: Path | None = None, mean: Path | None = None) -> M
     is_caffe = source.suffix == ".caffemodel"
     if mean is not None and not is_caffe:
         raise UsageError(f"{mean}: a mean file belongs to a .caffemodel; leave it out")
+    if source.exists() and not source.is_file() and not source.is_dir():
+        raise CheckpointError(f"{source} is no file")
     if not source.is_file() or (not is_caffe and _is_ours(source)):
         return _ours(source, names)
     foreign = caffe.read(source, mean) if is_caffe else torchvision.read(source)

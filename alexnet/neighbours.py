@@ -41,7 +41,11 @@ def search(
     """
     if distance not in DISTANCES or count < 1:
         raise UsageError(f"{count} neighbours by {distance!r}: 1 or more, by {' or '.join(DISTANCES)}")
+    if not queries:
+        raise UsageError("name a picture: --query KEY or FILE")
     saved = featurefiles.read(Path(index))
+    if layer and saved.facts.get("layer", layer) != layer:
+        raise UsageError(f"{index} holds {saved.facts['layer']}, not {layer}")
     places = {key: i for i, key in enumerate(saved.keys)}
     others = [query for query in queries if query not in places]
     rows = dict(zip(others, _through_the_net(saved, others, run, layer), strict=True)) if others else {}

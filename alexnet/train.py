@@ -14,6 +14,7 @@ import threading
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import mode
 
 import torch
 from torch import Tensor, nn
@@ -230,7 +231,8 @@ def _log(state: State, metrics: Metrics, meter: Meter) -> float:
     clock, window = state.clock, state.window
     before = replace(clock, step=clock.step - 1)
     rates = recipe.rates_at(state.spec, state.net, before, state.plateau.drops)
-    rate = [rates[name][0] for name, rule in state.sgd.rules.items() if rule.matrix][-1]  # the last layer's
+    of_weights = [rates[name][0] for name, rule in state.sgd.rules.items() if rule.matrix]
+    rate = mode([rate for rate in of_weights if rate] or [0.0])  # most layers'
     state.train_loss = window.loss_sum / window.images
     record = {"step": clock.step, "epoch": clock.step / clock.steps_per_epoch, "loss": state.train_loss}
     record |= {"train_error": window.wrong / window.images, "images": window.images, "rate": rate, **meter.read()}

@@ -59,6 +59,8 @@ def measure(
     """
     if weights and (len(weights) != len(runs) or not all(0 < w < math.inf for w in weights)):
         raise UsageError(f"{len(weights)} weights for {len(runs)} runs; give one positive weight for each, or none")
+    if batch < 1:
+        raise UsageError(f"a batch of {batch} pictures: 1 or more")
     predictors = [load(run, device, precision) for run in runs]
     pack = data_of(runs[0], predictors[0], data, progress)
     for predictor in predictors:

@@ -283,6 +283,8 @@ def test_words_for_what_cannot_be(run, tiny_pack, tmp_path):
     assert "is a file" in refused("train", tiny_pack.path, "--run", tmp_path / "file", "--steps", 1, *TINY, status=2)
     assert "weights" in refused("evaluate", run, run, "--weights", "nan", 1, status=2)
     assert "0 for none" in refused("serve", run, "--neighbours", -1, status=2)
+    assert "1 or more" in refused("evaluate", run, "--batch", 0, status=2)
+    assert "is no file" in refused("report", run, "--out", tmp_path, status=2)
 
 
 def test_no_thread_more(capsys):

@@ -232,5 +232,9 @@ def test_neighbours_of_a_picture_file(nets, tiny_pack, pictures, tmp_path):
         neighbours.search(tmp_path / "fc6.h5", [file])
     with pytest.raises(UsageError, match="--layer"):
         neighbours.search(tmp_path / "fc6.npy", [file], run=nets[0])
+    with pytest.raises(UsageError, match="holds fc6, not conv1"):
+        neighbours.search(tmp_path / "fc6.h5", [file], run=nets[0], layer="conv1")
+    with pytest.raises(UsageError, match="name a picture"):
+        neighbours.search(tmp_path / "fc6.h5", [])
     with pytest.raises(DataError, match="another net"):
         neighbours.search(tmp_path / "fc6.npy", [file], run=nets[0], layer="fc8")

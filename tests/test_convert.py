@@ -247,6 +247,7 @@ def test_a_compressed_bomb_is_refused_before_it_takes_memory(tmp_path):
     [
         ({"a/data.pkl": b"N.", "a/constants.pkl": b"N.", "a/code/__torch__.py": b""}, "TorchScript"),
         ({"a/readme.txt": b"hello"}, "no data.pkl"),
+        ({"a/data.pkl": b"N.", "b/data.PKL": b"N."}, "no data.pkl alone"),
         ({"a/data.pkl": bytes(2 << 20)}, "far more than"),
         ({"a/data.pkl": b"garbage"}, "damaged or holds more"),
         ({"a/data.pkl": b"cbuiltins\neval\n."}, "asks for 'builtins.eval'"),

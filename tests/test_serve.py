@@ -22,6 +22,7 @@ from tiny import spec
 import alexnet
 from alexnet import train
 from alexnet.errors import CheckpointError, MachineError, UsageError
+from alexnet.serve import models
 
 httpx = pytest.importorskip("httpx", reason="the extra `dev` is not installed")
 pytest.importorskip("starlette", reason="the extra `serve` is not installed")
@@ -395,3 +396,9 @@ def test_nothing_is_left_open_or_written(usual, client):
     ]
     assert sum(link.startswith("socket:") for link in links) < 12
     assert not [link for link in links if "tmp" in link and "deleted" in link]
+
+
+def test_a_run_that_is_gone_hides_no_other(run, tmp_path):
+    page = models.runs_page({"here": run, "gone": tmp_path / "gone"})
+    assert "<h2>here</h2>" in page
+    assert "<h2>gone</h2>" in page

@@ -280,3 +280,8 @@ def test_a_signal_saves_and_exits_with_its_status(pictures, tmp_path, number):
     assert b"the same command goes on" in told
     record = json.loads(sorted((tmp_path / "run/checkpoints").glob("*.json"))[-1].read_text())
     assert record["step"] >= 1
+
+
+def test_the_logged_rate_is_that_of_most_layers(tiny_pack, tmp_path):
+    train.train(spec("sgd.rate_factors=fc8:0.05", "run.length=3st"), tiny_pack, tmp_path / "run")
+    assert [r["rate"] for r in read_metrics(tmp_path / "run/metrics.jsonl") if "rate" in r] == [0.001]

@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from alexnet import machine
 from alexnet.data.loader import Job
 from alexnet.errors import MachineError, UsageError
 from alexnet.evaluate import logits as logits_of
@@ -199,6 +200,7 @@ def join(run: RunSpec) -> Team:
     if run.parallel == "none":
         raise UsageError(f"{world} processes were started for one run; give --parallel data, towers or hybrid")
     if not dist.is_initialized():
+        machine.end_with_parent()  # torchrun's, which may be killed itself
         on_gpu = torch.cuda.is_available() and run.device != "cpu"
         local = int(os.environ.get("LOCAL_RANK", "0"))
         if on_gpu and local >= torch.cuda.device_count():

@@ -151,6 +151,8 @@ def _template(name: str):
 
 def _put(path: Path, text: str) -> Path:
     """Whole or not at all, and without waiting for the disk: a page can be written again."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file; name one to write, such as report.html")
     temporary = path.with_name(f".tmp-{path.name}")
     try:
         temporary.write_text(text, encoding="utf-8")

@@ -91,7 +91,7 @@ def _check_members(archive: zipfile.ZipFile, path: Path) -> None:
 
 def _check_pickle(archive: zipfile.ZipFile, path: Path) -> None:
     """Reads the pickle's instructions without following them: which names would it look up?"""
-    pickles = [name for name in archive.namelist() if name.endswith(".pkl")]
+    pickles = [name for name in archive.namelist() if name.lower().endswith(".pkl")]  # as torch finds them
     if len(pickles) != 1 or pickles[0].rpartition("/")[2] != "data.pkl":
         raise CheckpointError(f"{path} holds no data.pkl alone: it is a program (TorchScript) or not torch.save's")
     if archive.getinfo(pickles[0]).file_size > MAX_PICKLE_NBYTES:

@@ -55,8 +55,9 @@ function show(file) {
 }
 
 async function ask(file) {
-  clear();
   if (!file) return;
+  clear();
+  if (!byId("video").hidden) lens(false);
   picture = file;
   show(file);
   byId("looks").hidden = true;
