@@ -243,6 +243,9 @@ def test_a_setting_that_changes_nothing_is_told(tiny_pack, tmp_path):
     ).stderr
     assert "--set net.lrn=none changes nothing" in said
     assert said.count("changes nothing") == 1
+    needed = ("--set", "net.lrn.k=1", "--set", "net.lrn=none", "--set", "net.lrn.k=1")  # the last one switches it on
+    said = alexnet("train", tiny_pack.path, "--run", tmp_path / "s", "--steps", 1, *TINY, *needed).stderr
+    assert "changes nothing" not in said.replace("--set net.crop_px=16", "")
 
 
 def test_a_last_batch_of_one_picture_is_trained_with_batch_norm(tiny_pack, tmp_path):

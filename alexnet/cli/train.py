@@ -118,9 +118,7 @@ def train(
         )
     run = run or Path("runs") / (f"{Path(parent.named.name).stem}-finetuned" if parent else as_ or spec.preset)
     _tell(spec, opened, parent)
-    for setting in settings:
-        if spec_module.change(begin(opened), [setting]) == begin(opened):
-            say(f"note: --set {setting} changes nothing: it is so in {spec.preset} anyway")
+    _tell_idle(spec_module.change(begin(opened), options), settings)
     try:
         if numbers:
             return _train_seeds(spec, opened, run, numbers, together, compare_layer, json)
@@ -131,6 +129,17 @@ def train(
     if team.leads:
         emit({"run": str(run), **record}, json, tables.training(run, record))
     team.leave()
+
+
+def _tell_idle(before: Spec, settings: Settings) -> None:
+    """Says which settings change nothing; in their order, since one may need those before it."""
+    from alexnet import spec as spec_module
+
+    for setting in settings:
+        after = spec_module.change(before, [setting])
+        if after == before:
+            say(f"note: --set {setting} changes nothing: it is so already")
+        before = after
 
 
 def _run_options(epochs: float | None, steps: int | None, given: dict) -> list[str]:
